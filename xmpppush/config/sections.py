@@ -1,0 +1,237 @@
+"""
+The configuration as frozen values, a class for each section of ``server.ini``.
+
+Durations are seconds, sizes are bytes, lists are tuples, paths are absolute, ``@HOST@`` is
+expanded, secrets are kept out of ``repr``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+
+@frozen
+class ServerSection:
+    domains: tuple[str, ...] = ("localhost",)
+    data_dir: Path = Path("var")
+    log_format: str = "text"
+    log_level: str = "info"
+
+
+@frozen
+class StorageSection:
+    """``url``: ``sqlite:///FILE`` (FILE absolute here) or ``postgresql://...`` (may hold a password)."""
+
+    url: str = field(default="sqlite:///xmpppush.db", repr=False)
+    auto_upgrade: bool = True
+
+
+@frozen
+class TLSSection:
+    """Both ``None``: a certificate is generated below ``data_dir`` at first start."""
+
+    certfile: Path | None = None
+    keyfile: Path | None = None
+
+
+@frozen
+class ListenSection:
+    """
+    ``[listen:NAME]``.
+
+    Attributes:
+        type: ``c2s``, ``s2s``, ``component``, ``websocket`` or ``http``.
+        endpoint: A Twisted server endpoint string.
+        tls: ``required``, ``optional``, ``direct`` or ``none``.
+        max_stanza_size: Bytes, after authentication.
+        secrets: Component domain to secret.
+    """
+
+    name: str
+    type: str
+    endpoint: str
+    tls: str = "required"
+    max_stanza_size: int = 256 * 1024
+    dialback: bool = True
+    path: str = "/xmpp-websocket"
+    secrets: Mapping[str, str] = field(factory=dict, repr=False)
+
+
+@frozen
+class ComponentSection:
+    """``[component]`` or ``[component:NAME]``: attach to another XMPP server."""
+
+    name: str
+    jid: str
+    endpoint: str
+    secret: str = field(repr=False)
+
+
+@frozen
+class C2SSection:
+    resume_timeout: float = 600.0
+    ack_timeout: float = 60.0
+
+
+@frozen
+class AuthSection:
+    mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN")
+    allow_plain_without_tls: bool = False
+    registration: bool = False
+    max_failures: int = 5
+    failure_window: float = 60.0
+
+
+@frozen
+class S2SSection:
+    """``static``: domain to ``host:port``, not looked up in DNS."""
+
+    static: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class ModPushSection:
+    """``batch_window`` in seconds, ``0.0``: off. ``notify``: ``device-offline`` or ``account-offline``."""
+
+    workers: int = 100
+    plugin_module: tuple[str, ...] = ("defaults",)
+    notify: str = "device-offline"
+    include_body: bool = True
+    include_sender: bool = True
+    collapse: bool = True
+    batch_window: float = 0.0
+    virtual_pubsub_hosts: tuple[str, ...] = ()
+    max_registrations: int = 20
+    max_errors: int = 10
+
+
+@frozen
+class ModPubsubSection:
+    """``hosts`` is ``host`` with ``@HOST@`` expanded, one for each served domain."""
+
+    hosts: tuple[str, ...]
+    plugins: tuple[str, ...] = ("push",)
+    max_nodes_per_user: int = 50
+    access_createnode: str = "all"
+
+
+@frozen
+class HTTPConnectionsSection:
+    """
+    ``[http_connections:NAME]``.
+
+    Attributes:
+        server: ``https://host[:port]``, ``http://...``, with an optional path prefix, or ``embedded:``.
+        connections: Idle connections kept open at the most.
+        ca_file: A PEM file; ``None``: the system's trust store. ``builtin`` is already resolved
+            to the path of the generated CA.
+    """
+
+    name: str
+    server: str
+    connections: int = 10
+    request_timeout: float = 5.0
+    ca_file: Path | None = None
+    verify: bool = True
+
+
+@frozen
+class BridgeSection:
+    """``[mod_push_service_mongoosepush]``; ``max_attempts`` 0: until ``ttl``."""
+
+    pool_name: str
+    api_version: str = "v3"
+    max_http_connections: int = 100
+    max_attempts: int = 0
+    retry_base: float = 1.0
+    retry_cap: float = 300.0
+    ttl: float = 86400.0
+
+
+@frozen
+class FCMPoolSection:
+    name: str
+    appfile: Path
+    mode: str = "prod"
+    tags: tuple[str, ...] = ()
+
+
+@frozen
+class APNsPoolSection:
+    """Either ``certfile`` and ``keyfile``, or ``key_id``, ``team_id`` and ``p8_file``."""
+
+    name: str
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    key_id: str = ""
+    team_id: str = ""
+    p8_file: Path | None = None
+    mode: str = "prod"
+    default_topic: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@frozen
+class SandboxSection:
+    services: tuple[str, ...] = ("fcm", "apns")
+    capacity: int = 1000
+
+
+@frozen
+class MongoosePushSection:
+    """``[mongoosepush]``, the embedded push service, and its pools."""
+
+    endpoint: str = "ssl:8443:interface=127.0.0.1"
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    fcm: Mapping[str, FCMPoolSection] = field(factory=dict)
+    apns: Mapping[str, APNsPoolSection] = field(factory=dict)
+    sandbox: SandboxSection | None = None
+
+
+@frozen
+class AdminSection:
+    """``password`` empty: loopback only."""
+
+    password: str = field(default="", repr=False)
+    metrics: bool = True
+
+
+@frozen
+class LimitsSection:
+    c2s_stanzas_per_second: int = 100
+    unauthenticated_timeout: float = 30.0
+    connections_per_address: int = 200
+    offline_messages_per_user: int = 1000
+
+
+@frozen
+class Config:
+    """
+    The whole configuration. A role whose section is absent is ``None`` and off.
+
+    Attributes:
+        path: The file it was read from, absolute.
+        tls_domains: ``[tls:DOMAIN]`` sections by domain; ``tls`` serves the rest.
+        notices: One line for each thing that is accepted and has no effect in this version.
+    """
+
+    path: Path
+    server: ServerSection
+    storage: StorageSection
+    tls: TLSSection = TLSSection()
+    tls_domains: Mapping[str, TLSSection] = field(factory=dict)
+    listeners: tuple[ListenSection, ...] = ()
+    components: tuple[ComponentSection, ...] = ()
+    c2s: C2SSection = C2SSection()
+    auth: AuthSection = AuthSection()
+    s2s: S2SSection = S2SSection()
+    mod_push: ModPushSection | None = None
+    mod_pubsub: ModPubsubSection | None = None
+    http_connections: Mapping[str, HTTPConnectionsSection] = field(factory=dict)
+    bridge: BridgeSection | None = None
+    mongoosepush: MongoosePushSection | None = None
+    admin: AdminSection = AdminSection()
+    limits: LimitsSection = LimitsSection()
+    notices: tuple[str, ...] = ()

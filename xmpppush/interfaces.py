@@ -1,0 +1,311 @@
+"""
+The contracts between the roles, and with plugins (zope.interface).
+
+The types are in the signatures, the promises in the docstrings: what is raised, what may be called
+twice, what order means. Every ``Deferred`` of a store fires after the transaction is on disk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.words.xish.domish import Element
+from zope.interface import Attribute, Interface
+
+from xmpppush.errors import PushError
+from xmpppush.model import (
+    Account,
+    Delivery,
+    Node,
+    Notification,
+    OfflineMessage,
+    Publish,
+    Registration,
+    RosterItem,
+    ScramKeys,
+)
+
+
+class IAccountStore(Interface):
+    """Accounts and their keys (never passwords)."""
+
+    def get(jid: str) -> "Deferred[Account | None]":
+        """The account of this bare JID."""
+
+    def add(accounts: Sequence[Account]) -> "Deferred[None]":
+        """Add all of them or, raising `AccountExists` for the first that is there already, none."""
+
+    def replace(account: Account) -> "Deferred[bool]":
+        """New keys for an account; False where there is none."""
+
+    def remove(jid: str) -> "Deferred[bool]":
+        """Remove the account with its roster, offline messages, registrations and queued deliveries."""
+
+    def list() -> "Deferred[tuple[str, ...]]":
+        """All bare JIDs, sorted."""
+
+
+class IRosterStore(Interface):
+    """Contact lists (RFC 6121 section 2)."""
+
+    def get(account: str) -> "Deferred[tuple[RosterItem, ...]]":
+        """Sorted by JID."""
+
+    def put(account: str, item: RosterItem) -> "Deferred[None]":
+        """Add the item or replace the one with its JID."""
+
+    def remove(account: str, jid: str) -> "Deferred[bool]":
+        """False where it was not there."""
+
+
+class IRegistrationStore(Interface):
+    """XEP-0357 registrations behind a write-through cache."""
+
+    def of(account: str) -> "Deferred[tuple[Registration, ...]]":
+        """All of one account, oldest first; the hot path: already fired where cached."""
+
+    def put(registration: Registration, limit: int) -> "Deferred[None]":
+        """
+        Add it, or replace the one with its account, pubsub and node (section 5: the last enable counts).
+
+        Raises:
+            TooManyRegistrations: It would be number ``limit`` + 1 of its account.
+        """
+
+    def remove(account: str, pubsub: str, node: str | None) -> "Deferred[int]":
+        """
+        Forget registrations (section 6).
+
+        Args:
+            node: One node, or ``None`` for all nodes of ``pubsub``.
+
+        Returns:
+            How many there were. Zero is no error: clients repeat themselves.
+        """
+
+    def count_error(account: str, pubsub: str, node: str) -> "Deferred[int]":
+        """One more publish error in a row; returns how many, 0 where there is no such registration."""
+
+    def forget_errors(account: str, pubsub: str, node: str) -> "Deferred[None]":
+        """A publish went through."""
+
+    def list(account: str | None) -> "Deferred[tuple[Registration, ...]]":
+        """Of one account or, with ``None``, of all, sorted by account."""
+
+
+class INodeStore(Interface):
+    """Pubsub nodes and affiliations behind a write-through cache."""
+
+    def get(host: str, name: str) -> "Deferred[Node | None]":
+        """The hot path: already fired where cached."""
+
+    def create(node: Node, limit: int) -> "Deferred[None]":
+        """
+        Raises:
+            NodeExists: There is one with its host and name.
+            TooManyNodes: It would be number ``limit`` + 1 of its owner on that host.
+        """
+
+    def configure(host: str, name: str, config: Mapping[str, str]) -> "Deferred[bool]":
+        """Replace its config; False where there is no such node."""
+
+    def affiliate(host: str, name: str, changes: Mapping[str, str]) -> "Deferred[bool]":
+        """Set affiliations, ``none`` removes one; False where there is no such node."""
+
+    def delete(host: str, name: str) -> "Deferred[bool]":
+        """False where there is no such node."""
+
+    def owned_by(host: str, owner: str) -> "Deferred[tuple[Node, ...]]":
+        """Nodes of which ``owner`` is an owner, sorted by name."""
+
+    def affiliated_with(host: str, jid: str) -> "Deferred[tuple[Node, ...]]":
+        """Nodes that know ``jid`` in any affiliation, sorted by name."""
+
+
+class IMessageStore(Interface):
+    """Offline messages and the queue of deliveries: what must never be lost."""
+
+    def keep(
+        message: OfflineMessage | None, deliveries: Sequence[Delivery], limit: int
+    ) -> "Deferred[tuple[Delivery, ...]]":
+        """
+        Store both in one transaction; in the order of the calls.
+
+        Returns:
+            The deliveries with their row numbers.
+
+        Raises:
+            OfflineFull: ``limit`` messages wait for this account already; nothing is stored.
+        """
+
+    def waiting(account: str) -> "Deferred[tuple[OfflineMessage, ...]]":
+        """
+        The account's offline messages in the order they were kept.
+
+        Ordered behind every `keep` called before it, though that may not have fired yet.
+        """
+
+    def forget(ids: Sequence[int]) -> "Deferred[None]":
+        """Offline messages that were delivered."""
+
+    def settle(ids: Sequence[int]) -> "Deferred[None]":
+        """Deliveries that got their final answer."""
+
+    def postpone(delivery: Delivery) -> "Deferred[None]":
+        """Keep its ``attempts`` and ``next_try``."""
+
+    def queued(after: int, limit: int) -> "Deferred[tuple[Delivery, ...]]":
+        """Deliveries with a row number above ``after``, in its order, ``limit`` at the most."""
+
+    def queued_count() -> "Deferred[int]":
+        """How many deliveries wait."""
+
+
+class IAuthenticator(Interface):
+    """Accounts elsewhere: an LDAP, an HTTP service, ... The default is the account store."""
+
+    def keys(jid: str, mechanism: str) -> "Deferred[ScramKeys | None]":
+        """Keys for ``SCRAM-SHA-1`` or ``SCRAM-SHA-256``; ``None``: no such account, or not by SCRAM."""
+
+    def check_password(jid: str, password: str) -> "Deferred[bool]":
+        """Is that the password (SASL PLAIN, inside TLS)? False for an unknown account."""
+
+
+class ISession(Interface):
+    """A bound client connection as the server sees it."""
+
+    jid = Attribute("Its full JID as a `JID`.")
+    full = Attribute("Its full JID as text.")
+    account = Attribute("Its bare JID as text.")
+    resource = Attribute("Its resource.")
+    priority = Attribute("Priority of its last available presence, ``None`` while unavailable.")
+    presence = Attribute("Its last available presence stanza, ``None`` while unavailable.")
+
+    def send(stanza: Element) -> None:
+        """Send a stanza (elements of the stream's own namespace have uri ``None``)."""
+
+    def send_xml(xml: str) -> None:
+        """Send an already serialised stanza."""
+
+    def close(condition: str, text: str = "") -> None:
+        """End the stream with a stream error (RFC 6120 section 4.9.3), such as ``conflict``."""
+
+
+class ISessionHost(Interface):
+    """What client connections need of the server behind them."""
+
+    domains = Attribute("Frozenset of the domains served.")
+
+    def bind(session: object, account: str, resource: str | None) -> str:
+        """
+        Give a connection its resource (RFC 6120 section 7) and make it reachable.
+
+        An asked-for resource that is taken ends the older session with ``conflict``.
+
+        Returns:
+            The resource, generated where none was asked for.
+
+        Raises:
+            BadStanza: The resource is no resource.
+            LimitReached: The account has too many sessions.
+        """
+
+    def unbind(session: object) -> None:
+        """The connection is gone; may be called twice."""
+
+    def stanza(session: object, stanza: Element) -> None:
+        """
+        A stanza of a bound session, ``from`` stamped with its full JID.
+
+        Errors are answered, never raised.
+        """
+
+
+class IPushPlugin(Interface):
+    """
+    The push decision (``[mod_push] plugin_module``). Methods left out behave like ``defaults``.
+    """
+
+    name = Attribute("The name that the configuration uses.")
+
+    def should_publish(account: str, stanza: Element) -> bool:
+        """Is this message, which no fitting session took, worth a push?"""
+
+    def prepare_notification(account: str, stanza: Element) -> Notification | None:
+        """What the push says; ``None``: no push after all."""
+
+    def publish_notification(
+        account: str, notification: Notification, registrations: tuple[Registration, ...]
+    ) -> tuple[Registration, ...]:
+        """Which of the registrations get it."""
+
+
+class INodeType(Interface):
+    """A pubsub node type (``[mod_pubsub] plugins``)."""
+
+    name = Attribute("The name that ``<create type=''>`` uses.")
+    features = Attribute("Tuple of XEP-0060 feature names, without the ``pubsub#`` prefix.")
+    defaults = Attribute("Default node configuration: ``pubsub#...`` to value.")
+
+    def check_publish(node: Node, publish: Publish) -> None:
+        """Raises what is wrong with this publish: `PreconditionNotMet`, `InvalidPayload`, ..."""
+
+
+class IPushService(Interface):
+    """Where an app server's notifications go: the bridge to a MongoosePush, ..."""
+
+    def prepare(publish: Publish, created: float) -> Delivery:
+        """
+        The request for this notification; pure.
+
+        Raises:
+            PreconditionNotMet: The options lack ``service`` or ``device_id``.
+        """
+
+    def enqueue(delivery: Delivery, first: "Callable[[PushError | None], None] | None" = None) -> None:
+        """
+        Take over a stored delivery: try it, again where that may help, and settle it.
+
+        Args:
+            first: Called with the outcome of the first try: ``None``, or `DeviceUnregistered`,
+                `TryLater` (it stays queued), `Refused`.
+        """
+
+
+class IPushProvider(Interface):
+    """A push service's way out: fcm, apns, sandbox, ..."""
+
+    services = Attribute("Tuple of the service names that it takes.")
+
+    def push(service: str, device_id: str, request: Mapping[str, object]) -> "Deferred[None]":
+        """
+        Send one notification, a validated v3 request of MONGOOSEPUSH.md without ``service``.
+
+        Raises:
+            DeviceUnregistered: The device is gone.
+            TryLater: The provider is busy or unreachable.
+            Refused: The provider finds the request wrong.
+        """
+
+
+class IPubSub(Interface):
+    """The app server, as the XMPP server of the same process calls it."""
+
+    hosts = Attribute("Frozenset of its domains.")
+
+    def accept(publish: Publish) -> "Deferred[Delivery]":
+        """
+        Check a publish and make the delivery of it; stores nothing.
+
+        Raises:
+            NodeNotFound: No such node.
+            Forbidden: The sender may not publish there.
+            PreconditionNotMet: The node's type wants other publish options.
+            InvalidPayload: The node takes no notifications.
+        """
+
+
+class IRouter(Interface):
+    """Stanzas by the domain of their ``to``."""
+
+    def route(stanza: Element) -> None:
+        """Deliver it or answer the error; ``to`` and ``from`` are set and valid."""

@@ -1,0 +1,214 @@
+"""Frozen values that the roles share. They know no reactor, no store and no XML."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from attrs import field, frozen
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@frozen
+class ScramKeys:
+    """
+    What a server keeps of a password (RFC 5802 section 3); the password itself is nowhere.
+
+    Attributes:
+        salt, stored_key, server_key: Raw octets.
+        iterations: How often the hash was applied, 4096 or more.
+    """
+
+    salt: bytes = field(repr=False)
+    iterations: int
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+
+@frozen
+class Account:
+    """
+    A local account.
+
+    Attributes:
+        jid: Bare JID, prepared (lower case).
+        keys: ``SCRAM-SHA-1`` and ``SCRAM-SHA-256`` to their keys.
+        created: Seconds since the epoch.
+    """
+
+    jid: str
+    keys: Mapping[str, ScramKeys] = field(repr=False)
+    created: float = 0.0
+
+
+@frozen
+class Registration:
+    """
+    One enabled push target of one account (XEP-0357 section 5).
+
+    Attributes:
+        account: Bare JID of the user.
+        pubsub: JID of the app server's pubsub service, without resource.
+        node: Node there, not empty, opaque to us.
+        options: The publish-options form without its FORM_TYPE, ``var`` to first value, ``""`` for an
+            empty field. Holds the device token and the secret: never in logs or ``repr``.
+        resource: Resource of the session that enabled it: the device this registration stands for.
+        created: Seconds since the epoch, of the last enable.
+        errors: Publish errors in a row.
+    """
+
+    account: str
+    pubsub: str
+    node: str
+    options: Mapping[str, str] = field(default=NOTHING, repr=False)
+    resource: str = ""
+    created: float = 0.0
+    errors: int = 0
+
+
+@frozen
+class PushSummary:
+    """
+    The summary form of a notification (XEP-0357 section 7, ``urn:xmpp:push:summary``).
+
+    A field that is missing, empty or nonsense is ``None``.
+    """
+
+    message_count: int | None = None
+    pending_subscription_count: int | None = None
+    last_message_sender: str | None = None
+    last_message_body: str | None = field(default=None, repr=False)
+
+
+@frozen
+class Notification:
+    """
+    What is published to a push node: the content of ``<notification xmlns='urn:xmpp:push:0'/>``.
+
+    Attributes:
+        summary: The fields XEP-0357 names.
+        extra: Further fields of the summary form, ``var`` to first value; a plugin may add its own.
+    """
+
+    summary: PushSummary = PushSummary()
+    extra: Mapping[str, str] = field(default=NOTHING, repr=False)
+
+
+@frozen
+class Publish:
+    """
+    A notification on its way to an app server (XEP-0357 section 7).
+
+    Attributes:
+        sender: Bare JID or domain that publishes: the user's server.
+        pubsub: JID of the pubsub service.
+        node: Node there.
+        options: The publish-options, as in `Registration.options`.
+        account: Bare JID whose registration this is, ``""`` where a foreign server publishes.
+    """
+
+    sender: str
+    pubsub: str
+    node: str
+    notification: Notification
+    options: Mapping[str, str] = field(default=NOTHING, repr=False)
+    account: str = ""
+
+
+@frozen
+class Delivery:
+    """
+    A notification for one device, ready for the push service: a row of the durable queue.
+
+    Attributes:
+        id: Number of its row, ``0`` before it is stored.
+        account, pubsub, node: As in `Publish`.
+        service: ``fcm``, ``apns`` or whatever the registration named.
+        path: Request path with version and percent-encoded device id (a secret).
+        body: The JSON, UTF-8.
+        created: Seconds since the epoch when the message was accepted.
+        attempts: How many tries failed so far.
+        next_try: Seconds since the epoch, ``0.0``: at once.
+    """
+
+    id: int
+    account: str
+    pubsub: str
+    node: str
+    service: str
+    path: str = field(repr=False)
+    body: bytes = field(repr=False)
+    created: float
+    attempts: int = 0
+    next_try: float = 0.0
+
+
+@frozen
+class OfflineMessage:
+    """
+    A message that waits for its account (XEP-0160).
+
+    Attributes:
+        id: Number of its row, ``0`` before it is stored.
+        account: Bare JID it is for.
+        xml: The stanza as it will be sent, ``<delay/>`` (XEP-0203) included, without namespace
+            declaration for the stream's own namespace.
+        created: Seconds since the epoch.
+    """
+
+    id: int
+    account: str
+    xml: str = field(repr=False)
+    created: float
+
+
+@frozen
+class Node:
+    """
+    A pubsub node (XEP-0060).
+
+    Attributes:
+        host: Domain of the pubsub service.
+        name: NodeID, not empty.
+        type: Name of its `INodeType`, such as ``push``.
+        owner: Bare JID of its creator.
+        config: Options of ``pubsub#node_config`` that differ from the type's defaults, ``var``
+            (with ``pubsub#``) to value, as strings; booleans are ``1`` and ``0``.
+        affiliations: Bare JID or domain to ``owner``, ``publisher``, ``publish-only``, ``member``
+            or ``outcast``; ``none`` is no entry.
+    """
+
+    host: str
+    name: str
+    type: str
+    owner: str
+    config: Mapping[str, str] = NOTHING
+    affiliations: Mapping[str, str] = NOTHING
+    created: float = 0.0
+
+
+@frozen
+class RosterItem:
+    """A contact (RFC 6121 section 2.1): bare JID, name, groups and subscription state."""
+
+    jid: str
+    name: str = ""
+    groups: tuple[str, ...] = ()
+    subscription: str = "none"
+
+
+@frozen
+class SandboxNotification:
+    """
+    What a phone would have got from FCM or APNs, kept by the sandbox provider.
+
+    Attributes:
+        content: The provider's own JSON structure.
+        received: Seconds since the epoch.
+    """
+
+    service: str
+    device_id: str = field(repr=False)
+    mode: str
+    content: Mapping[str, Any] = field(repr=False)
+    received: float
