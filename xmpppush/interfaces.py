@@ -5,7 +5,8 @@ The types are in the signatures, the promises in the docstrings: what is raised,
 twice, what order means. Every ``Deferred`` of a store fires after the transaction is on disk.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.words.xish.domish import Element
@@ -309,3 +310,20 @@ class IRouter(Interface):
 
     def route(stanza: Element) -> None:
         """Deliver it or answer the error; ``to`` and ``from`` are set and valid."""
+
+
+class IPushDecider(Interface):
+    """mod_push, as the XMPP server asks it about each message for one of its accounts."""
+
+    def deliveries_for(
+        account: str, stanza: Element, sessions: Mapping[str, ISession]
+    ) -> "Coroutine[Deferred[Any], Any, tuple[Delivery, ...]]":
+        """
+        The notifications that this message calls for, not stored yet.
+
+        Args:
+            sessions: The account's connected resources.
+        """
+
+    def enqueue(delivery: Delivery) -> None:
+        """It is stored: send it."""

@@ -1,0 +1,39 @@
+"""Stanzas by the domain of their ``to``."""
+
+from twisted.logger import Logger
+from twisted.words.protocols.jabber.error import StanzaError
+from twisted.words.xish.domish import Element
+from zope.interface import implementer
+
+from xmpppush._wokkel import Router as WokkelRouter
+from xmpppush.errors import BadStanza
+from xmpppush.interfaces import IRouter
+from xmpppush.jids import parse_jid
+from xmpppush.xep.conditions import error_reply
+
+
+@implementer(IRouter)
+class Router(WokkelRouter):
+    """
+    Wokkel's router with a `route` of our own.
+
+    Wokkel's logs every stanza with its body and keeps each JID for ever. Its ``addRoute`` takes the
+    pipes of wokkel's components as well as our `LocalDomain`.
+    """
+
+    _log = Logger()
+
+    def route(self, stanza: Element) -> None:
+        try:
+            host = parse_jid(stanza["to"]).host
+        except (KeyError, BadStanza):
+            # Ours to get right: c2s has checked what clients send.
+            self._log.error("stanza without a valid address dropped: {name}", name=stanza.name)
+            return
+        destination = self.routes.get(host)
+        if destination is not None:
+            destination.send(stanza)
+        elif stanza.attributes.get("type") not in ("result", "error"):
+            reply = error_reply(stanza, StanzaError("remote-server-not-found"))
+            if reply is not None:
+                self.route(reply)

@@ -1,0 +1,91 @@
+"""Where a message goes (RFC 6121 section 8.5): pure decisions over what is connected."""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any
+
+from attrs import frozen
+from twisted.words.xish.domish import Element
+
+from xmpppush.xep import namespaces as ns
+
+CHAT_STATES = "http://jabber.org/protocol/chatstates"  # XEP-0085
+
+
+class Otherwise(Enum):
+    """What becomes of a message that no session takes."""
+
+    STORE = auto()
+    BOUNCE = auto()
+    IGNORE = auto()
+
+
+@frozen
+class Plan:
+    """
+    Attributes:
+        sessions: Who gets the message now (`ISession`).
+        otherwise: What happens where that is nobody.
+    """
+
+    sessions: tuple[Any, ...]
+    otherwise: Otherwise
+
+
+def message_type(stanza: Element) -> str:
+    """The type of a message; an unknown or missing one is ``normal`` (RFC 6121 section 5.2.2)."""
+    kind = stanza.attributes.get("type", "normal")
+    return kind if kind in ("chat", "groupchat", "headline", "error") else "normal"
+
+
+# RFC 6121 section 8.5.4. To a bare JID without a fitting session; groupchat is an error there even
+# with one. A full JID that is gone is treated like the bare one: a reply to a phone that just
+# reconnected under another resource is no less a message (section 8.5.3.2.1 leaves that to us).
+_NOBODY = {
+    "chat": Otherwise.STORE,
+    "normal": Otherwise.STORE,
+    "headline": Otherwise.IGNORE,
+    "groupchat": Otherwise.BOUNCE,
+    "error": Otherwise.IGNORE,
+}
+
+
+def is_present(session: Any) -> bool:
+    """Is it available with a non-negative priority (RFC 6121 section 8.5.2.1)?"""
+    return session.priority is not None and session.priority >= 0
+
+
+def plan_message(kind: str, resource: str | None, sessions: Mapping[str, Any]) -> Plan:
+    """
+    Args:
+        kind: A `message_type`.
+        resource: Of the ``to`` address, ``None`` for a bare JID.
+        sessions: Resource to session of the account.
+    """
+    if not sessions:
+        return Plan((), _NOBODY[kind])
+    if resource is not None:
+        match = sessions.get(resource)
+        if match is not None:
+            return Plan((match,), Otherwise.IGNORE)
+    if kind == "groupchat" or kind == "error" or (kind == "headline" and resource is not None):
+        return Plan((), _NOBODY[kind])
+    return Plan(tuple(session for session in sessions.values() if is_present(session)), _NOBODY[kind])
+
+
+def is_worth_storing(stanza: Element) -> bool:
+    """
+    Whether a message for an absent account is kept (XEP-0160 section 3, XEP-0334 section 4).
+
+    Chat states alone are not, nor is what forbids it with a ``no-store`` hint, nor what is empty.
+    """
+    content = False
+    for child in stanza.elements():
+        if child.uri == ns.HINTS:
+            if child.name == "store":
+                return True
+            if child.name == "no-store":
+                return False
+        elif child.uri != CHAT_STATES and child.name != "thread":
+            content = True
+    return content
