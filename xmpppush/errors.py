@@ -57,8 +57,24 @@ class NodeIdRequired(NotAcceptable):
     """A node was to be created without a name (XEP-0060 section 8.1.2)."""
 
 
+class NodeIdMissing(BadStanza):
+    """The request is about a node and names none (XEP-0060 section 7.1.3.3)."""
+
+
+class UnsupportedAccessModel(NotAcceptable):
+    """Node configuration asks for an access model that is not offered (XEP-0060 section 8.1.3)."""
+
+
 class InvalidPayload(BadStanza):
     """A publish carries something else than the node takes (XEP-0060 section 7.1.3.4)."""
+
+
+class ItemRequired(InvalidPayload):
+    """A publish to a node that wants an item has none (XEP-0060 section 7.1.3.6)."""
+
+
+class PayloadRequired(InvalidPayload):
+    """The published item is empty (XEP-0060 section 7.1.3.5)."""
 
 
 class PreconditionNotMet(PushError):
