@@ -151,15 +151,24 @@ class BridgeSection:
 
 @frozen
 class FCMPoolSection:
+    """``[mongoosepush:fcm:NAME]``; ``endpoint``: ``host`` or ``host:port`` in place of Google's, or ``""``."""
+
     name: str
     appfile: Path
     mode: str = "prod"
     tags: tuple[str, ...] = ()
+    endpoint: str = ""
 
 
 @frozen
 class APNsPoolSection:
-    """Either ``certfile`` and ``keyfile``, or ``key_id``, ``team_id`` and ``p8_file``."""
+    """
+    ``[mongoosepush:apns:NAME]``: either ``certfile`` and ``keyfile``, or ``key_id``, ``team_id`` and ``p8_file``.
+
+    Attributes:
+        endpoint: ``host`` or ``host:port`` in place of Apple's, or ``""``.
+        use_2197: Port 2197 where ``endpoint`` names none: some networks block 443.
+    """
 
     name: str
     certfile: Path | None = None
@@ -170,6 +179,8 @@ class APNsPoolSection:
     mode: str = "prod"
     default_topic: str = ""
     tags: tuple[str, ...] = ()
+    endpoint: str = ""
+    use_2197: bool = False
 
 
 @frozen
