@@ -1,0 +1,114 @@
+"""
+What our exceptions are in XMPP: the one table (RFC 6120 section 8.3.3, XEP-0060 section 12).
+
+PEERS.md section 5 says why towards app-server clients a passing trouble is ``wait`` with
+``internal-server-error`` and a dead device is ``cancel`` with ``item-not-found``: no other pair makes
+MongooseIM, ejabberd, Prosody and Tigase all do the right thing.
+"""
+
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.python.failure import Failure
+from twisted.words.protocols.jabber.error import StanzaError
+from twisted.words.xish.domish import Element
+
+from xmpppush import errors
+from xmpppush.jids import BadJid
+from xmpppush.xep.namespaces import PUBSUB_ERRORS
+
+
+@frozen
+class Condition:
+    """
+    A stanza error.
+
+    Attributes:
+        name: Defined condition.
+        type: ``auth``, ``cancel``, ``modify`` or ``wait``.
+        pubsub: Element of ``pubsub#errors`` beside it, ``""`` for none.
+        told: The exception's text goes to the sender. Not where it tells about our inside: which
+            push service we use, what is wrong with the disk.
+    """
+
+    name: str
+    type: str
+    pubsub: str = ""
+    told: bool = True
+
+
+CONDITIONS: Mapping[type[BaseException], Condition] = {
+    BadJid: Condition("jid-malformed", "modify"),
+    errors.BadStanza: Condition("bad-request", "modify"),
+    errors.NodeIdMissing: Condition("bad-request", "modify", "nodeid-required"),
+    errors.InvalidPayload: Condition("bad-request", "modify", "invalid-payload"),
+    errors.ItemRequired: Condition("bad-request", "modify", "item-required"),
+    errors.PayloadRequired: Condition("bad-request", "modify", "payload-required"),
+    errors.NotAcceptable: Condition("not-acceptable", "modify"),
+    errors.NodeIdRequired: Condition("not-acceptable", "modify", "nodeid-required"),
+    errors.UnsupportedAccessModel: Condition("not-acceptable", "modify", "unsupported-access-model"),
+    errors.PreconditionNotMet: Condition("conflict", "cancel", "precondition-not-met"),
+    errors.NotAllowed: Condition("not-allowed", "cancel"),
+    errors.Forbidden: Condition("forbidden", "auth"),
+    errors.NodeNotFound: Condition("item-not-found", "cancel"),
+    errors.NodeExists: Condition("conflict", "cancel"),
+    errors.AccountExists: Condition("conflict", "cancel"),
+    errors.Unsupported: Condition("feature-not-implemented", "cancel", "unsupported"),
+    errors.LimitReached: Condition("resource-constraint", "wait"),
+    errors.StorageError: Condition("internal-server-error", "wait", told=False),
+    errors.DeliveryError: Condition("internal-server-error", "wait", told=False),
+    errors.DeviceUnregistered: Condition("item-not-found", "cancel", told=False),
+    errors.Refused: Condition("bad-request", "modify", told=False),
+}
+
+
+def condition_of(error: BaseException) -> Condition | None:
+    """Its row of the table, or that of its nearest base class; ``None`` for what we do not raise on purpose."""
+    for cls in type(error).__mro__:
+        condition = CONDITIONS.get(cls)
+        if condition is not None:
+            return condition
+    return None
+
+
+def stanza_error(error: BaseException) -> StanzaError | None:
+    """The stanza error for an exception of ours, or the exception itself where it is one already."""
+    if isinstance(error, StanzaError):
+        return error
+    condition = condition_of(error)
+    if condition is None:
+        return None
+    beside = Element((PUBSUB_ERRORS, condition.pubsub)) if condition.pubsub else None
+    if beside is not None and isinstance(error, errors.Unsupported):
+        beside["feature"] = error.feature
+    text = str(error) if condition.told and error.args else ""
+    return StanzaError(condition.name, condition.type, text=text or None, appCondition=beside)
+
+
+def to_stanza_error(failure: Failure) -> Failure:
+    """
+    Errback of a handler: what we raise on purpose becomes a `StanzaError`.
+
+    Anything else passes through; Wokkel logs it and answers internal-server-error.
+    """
+    error = stanza_error(failure.value)
+    if error is None:
+        return failure
+    raise error
+
+
+def error_reply(stanza: Element, error: BaseException) -> Element | None:
+    """
+    The answer to a stanza that failed (RFC 6120 section 8.3): addresses swapped, content and id kept.
+
+    Args:
+        error: One of ours, a `StanzaError`, or anything else, which is internal-server-error.
+
+    Returns:
+        ``None`` where no answer may be given: to an error, and to the result of a request.
+    """
+    if stanza.getAttribute("type") in ("error", "result"):
+        return None
+    found = stanza_error(error) or StanzaError("internal-server-error")
+    reply: Element = found.toResponse(stanza)
+    return reply
