@@ -1,0 +1,88 @@
+"""``python -m benchmarks``: see ``--help`` of each command and README.rst."""
+
+import json
+import pstats
+import sys
+from pathlib import Path
+
+import click
+
+from benchmarks.pipeline import Load, Result, Setup, measure
+from benchmarks.server import ServerFailed
+
+FIGURES = (
+    ("pushes/s", "pushes_per_second", 1.0, "{:,.0f}"),
+    ("CPU of the server, µs/push", "cpu_us", 1.0, "{:.0f}"),
+    ("  of it in the reactor's thread", "reactor_us", 1.0, "{:.0f}"),
+    ("core busy", "busy", 100.0, "{:.0f} %"),
+    ("latency p50, ms", "p50", 1e3, "{:.1f}"),
+    ("latency p99, ms", "p99", 1e3, "{:.1f}"),
+    ("RSS, MiB", "rss", 1 / 2**20, "{:.0f}"),
+    ("missing", "missing", 1.0, "{:.0f}"),
+    ("duplicates", "duplicates", 1.0, "{:.0f}"),
+    ("strange requests", "strange", 1.0, "{:.0f}"),
+    ("stanza errors", "errors", 1.0, "{:.0f}"),
+)
+
+
+@click.group()
+def main() -> None:
+    """What a push costs, and its parts."""
+
+
+@main.command()
+@click.option("--messages", default=Load().messages, show_default=True, help="In each run.")
+@click.option("--users", default=Load().users, show_default=True, help="Absent users with push enabled.")
+@click.option("--senders", default=Load().senders, show_default=True, help="Connections that write.")
+@click.option("--in-flight", default=0, help="Pushes outstanding at the most; default: as TCP lets.")
+@click.option("--rate", default=0.0, help="Messages a second; default: as fast as they are taken.")
+@click.option("--runs", default=Load().runs, show_default=True, help="On the same server.")
+@click.option("--agent", type=click.Choice(["fast", "stock"]), default="fast", show_default=True)
+@click.option("--api-version", type=click.Choice(["v1", "v2", "v3"]), default="v3", show_default=True)
+@click.option("--connections", default=Setup().connections, show_default=True, help="max_http_connections.")
+@click.option("--profile", type=click.Path(path_type=Path), help="cProfile the server into this file.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of the table.")
+def pipeline(
+    messages: int,
+    users: int,
+    senders: int,
+    in_flight: int,
+    rate: float,
+    runs: int,
+    agent: str,
+    api_version: str,
+    connections: int,
+    profile: Path | None,
+    as_json: bool,
+) -> None:
+    """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
+    load = Load(messages, users, senders, in_flight, rate, runs)
+    setup = Setup(agent, api_version, connections, profile=profile.absolute() if profile else None)
+    try:
+        result = measure(load, setup)
+    except ServerFailed as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(json.dumps(result.as_json()) if as_json else table(result))
+    if profile:
+        click.echo(f"\n{profile}: under cProfile all figures above are too high. Costliest functions:")
+        pstats.Stats(str(profile), stream=sys.stdout).sort_stats("tottime").print_stats(30)
+    lost = result.queued or any(run.missing or run.duplicates or run.strange for run in result.runs)
+    sys.exit(1 if lost else 0)
+
+
+def table(result: Result) -> str:
+    """The runs side by side, the median at the right."""
+    lines = [row("", [f"run {number + 1}" for number in range(len(result.runs))], "median")]
+    for label, name, factor, form in FIGURES:
+        values = [form.format(getattr(run, name) * factor) for run in result.runs]
+        lines.append(row(label, values, form.format(result.middle(name) * factor)))
+    lines.append(f"after the stop: {result.queued} deliveries queued, {result.offline} messages offline")
+    return "\n".join(lines)
+
+
+def row(label: str, values: list[str], middle: str) -> str:
+    return f"{label:34}" + "".join(f"{value:>10}" for value in [*values, middle])
+
+
+if __name__ == "__main__":
+    main()
