@@ -1,0 +1,45 @@
+"""What ``twistd xmpppush`` takes on its command line."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from twisted.python import usage
+
+from xmpppush.config.reader import load
+from xmpppush.config.sections import Config
+from xmpppush.errors import ConfigError
+
+DEFAULT_CONFIG = "etc/server.ini"
+
+
+def refuse(problems: Iterable[str]) -> NoReturn:
+    """Say on standard error, a line each, why the server does not start; ends the process with 1."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    raise SystemExit(1)
+
+
+class Options(usage.Options):
+    """
+    The options of ``twistd xmpppush``.
+
+    The file is read here, before twistd makes a service, forks or opens a port, and relative to
+    the folder the operator is in (twistd moves to its ``--rundir`` later).
+
+    Attributes:
+        configuration: The whole configuration, once the options are parsed.
+    """
+
+    longdesc = "Run the XMPP push server. 'xmpppush check-config' checks a configuration without running it."
+    optParameters = [["config", "c", DEFAULT_CONFIG, "The configuration, an INI file."]]
+
+    configuration: Config
+
+    def postOptions(self) -> None:
+        try:
+            self.configuration = load(Path(self["config"]), os.environ)
+        except ConfigError as error:
+            refuse(error.problems)
