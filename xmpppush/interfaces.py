@@ -180,6 +180,7 @@ class ISession(Interface):
     resource = Attribute("Its resource.")
     priority = Attribute("Priority of its last available presence, ``None`` while unavailable.")
     presence = Attribute("Its last available presence stanza, ``None`` while unavailable.")
+    interested = Attribute("Has it asked for the roster? Then it gets roster pushes (RFC 6121 section 2.2).")
 
     def send(stanza: Element) -> None:
         """Send a stanza (elements of the stream's own namespace have uri ``None``)."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from twisted.words.protocols.jabber.jid import JID, InvalidFormat
 from twisted.words.protocols.jabber.jid import parse as parse_with_stringprep
 
-from xmpppush.errors import BadStanza
+from xmpppush.errors import BadStanza, Forbidden
 
 # Already what stringprep would make of it: lower case, none of RFC 7622's excluded characters.
 _PLAIN = re.compile(
@@ -20,7 +20,7 @@ _PLAIN = re.compile(
     r"(?:/([A-Za-z0-9!#$%()*+,\-.:;=?@\[\\\]^_`{|}~/]{1,1023}))?"
 )
 
-__all__ = ["JID", "BadJid", "bare_of", "parse_jid"]
+__all__ = ["JID", "BadJid", "bare_of", "own_account", "parse_jid"]
 
 
 class BadJid(BadStanza):
@@ -37,7 +37,7 @@ def parse_jid(text: str) -> JID:
     """
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
-        return JID(tuple=plain.groups())
+        return JID(tuple=plain.group(1, 2, 3))
     try:
         user, host, resource = parse_with_stringprep(text)
     except (InvalidFormat, UnicodeError) as error:
@@ -52,3 +52,17 @@ def parse_jid(text: str) -> JID:
 def bare_of(text: str) -> str:
     """The bare JID of ``text``, prepared; raises `BadJid`."""
     return str(parse_jid(text).userhost())
+
+
+def own_account(sender: str, to: str) -> str:
+    """
+    The bare JID of ``sender``, who asks about their own account: of it, or of its server.
+
+    Raises:
+        Forbidden: ``to`` is somebody else.
+    """
+    own = parse_jid(sender)
+    account: str = own.userhost()
+    if bare_of(to) not in (account, own.host):
+        raise Forbidden("only for one's own account")
+    return account

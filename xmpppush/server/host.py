@@ -192,15 +192,16 @@ class XMPPServer:
             xml = stanza.toXml()
             for session in plan.sessions:
                 self._offline.send(session, stanza, xml)
+        elif plan.otherwise is not Otherwise.STORE:
+            if plan.otherwise is Otherwise.BOUNCE:
+                self._answer(stanza, StanzaError("service-unavailable"))
+            return
         deliveries: Sequence[Delivery] = ()
         if self._push is not None:
             deliveries = await self._push.deliveries_for(account, stanza, sessions)
-        keep = not plan.sessions and plan.otherwise is Otherwise.STORE
+        keep = not plan.sessions
         # Whoever has a registration is somebody; only for the others is the account looked up.
-        if not plan.sessions and not deliveries and not sessions and await self._accounts.get(account) is None:
-            self._answer(stanza, StanzaError("service-unavailable"))
-            return
-        if not plan.sessions and plan.otherwise is Otherwise.BOUNCE:
+        if keep and not deliveries and not sessions and await self._accounts.get(account) is None:
             self._answer(stanza, StanzaError("service-unavailable"))
             return
         offline = None
