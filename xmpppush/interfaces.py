@@ -26,6 +26,49 @@ from xmpppush.model import (
 )
 
 
+class IDatabase(Interface):
+    """
+    Where the stores run their SQL: functions of a cursor, each call of one a transaction.
+
+    The functions run in another thread (`write`) or at once, and touch nothing but the cursor, their
+    arguments and what they own. Writes take effect, and their Deferreds fire, in the order of the calls.
+    """
+
+    def write(function: Callable[..., Any], *args: object) -> "Deferred[Any]":
+        """
+        Run ``function(cursor, *args)``; fires with what it returned once that is on disk.
+
+        Many writes share one commit; one that raises is undone alone.
+
+        Raises:
+            StorageError: Disk full, locked, closed, ...: nothing of it is kept.
+        """
+
+    def write_grouped(function: Callable[..., Any], item: object) -> "Deferred[Any]":
+        """
+        As `write`, for what happens all the time: ``function(cursor, items)`` gets many items at once.
+
+        It returns a list with a result for each; an exception in there fails that item alone, which must
+        not have written anything then. Grouped functions must commute with each other within a commit;
+        a plain `write` between them is a barrier.
+        """
+
+    def read(function: Callable[..., Any], *args: object) -> "Deferred[Any]":
+        """Run ``function(cursor, *args)`` on what is committed; it only selects."""
+
+    def on_rollback(callback: Callable[[], object]) -> None:
+        """
+        Have ``callback`` called where writes run, when what a function noted beside the database is void.
+        """
+
+    def on_foreign_write(callback: Callable[[], object]) -> None:
+        """
+        Have ``callback`` called in the reactor thread when another process wrote.
+
+        Noticed with the next write, so caches are wrong until then at the longest.
+        """
+
+
 class IAccountStore(Interface):
     """Accounts and their keys (never passwords)."""
 

@@ -1,0 +1,1 @@
+"""mod_pubsub: the app server, a pubsub service with push nodes (XEP-0060)."""
