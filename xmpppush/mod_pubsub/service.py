@@ -1,0 +1,255 @@
+"""The app server itself: nodes, who may do what to them, and publishing. Knows no XML."""
+
+from collections.abc import Collection, Mapping, Sequence
+from random import Random, SystemRandom
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from xmpppush.config.sections import ModPubsubSection
+from xmpppush.errors import Forbidden, NodeNotFound, PushError, TryLater, Unsupported
+from xmpppush.interfaces import IMessageStore, INodeStore, INodeType, IPubSub, IPushService
+from xmpppush.jids import JID
+from xmpppush.mod_pubsub.nodetypes import BUILT_IN
+from xmpppush.mod_pubsub.rules import (
+    ACCESS_MODEL,
+    PUBLISH_MODEL,
+    affiliation_of,
+    affiliations_at_creation,
+    check_affiliations,
+    check_config,
+    check_create,
+    check_name,
+    may_own,
+    may_publish,
+    may_see,
+    merged_config,
+)
+from xmpppush.model import Delivery, Node, Publish
+
+ANSWER_WITHIN = 10.0  # seconds; s2s peers and clients give up on an iq after 15 to 60
+
+
+@implementer(IPubSub)
+class PubSub:
+    """
+    mod_pubsub: the pubsub hosts of this process.
+
+    Requesters and senders are prepared JIDs; ``host`` is one of `hosts`.
+
+    Attributes:
+        hosts: Its domains.
+        types: The node types it offers, by name, the default first.
+    """
+
+    def __init__(
+        self,
+        section: ModPubsubSection,
+        domains: Collection[str],
+        nodes: INodeStore,
+        messages: IMessageStore,
+        push_service: IPushService,
+        clock: IReactorTime,
+        random: Random | None = None,
+        node_types: Sequence[INodeType] = BUILT_IN,
+    ) -> None:
+        self.hosts = frozenset(section.hosts)
+        known = {type.name: type for type in node_types}
+        self.types: Mapping[str, INodeType] = {name: known[name] for name in section.plugins if name in known}
+        self._section = section
+        self._domains = frozenset(domains)
+        self._nodes = nodes
+        self._messages = messages
+        self._push_service = push_service
+        self._clock = clock
+        self._random = random or SystemRandom()
+        self._unanswered: set[Deferred[None]] = set()
+
+    # Publishing
+
+    def accept(self, publish: Publish) -> "Deferred[Delivery]":
+        """See `IPubSub.accept`. Once a push: no XML and no coroutine here."""
+        return self._nodes.get(publish.pubsub, publish.node).addCallback(self._delivery, publish)
+
+    def _delivery(self, node: Node | None, publish: Publish) -> Delivery:
+        if node is None:
+            raise NodeNotFound("no such node")
+        node_type = self.types.get(node.type)
+        if node_type is None:
+            # The operator took the type out of the configuration and may put it back: were this a
+            # final error, every server that publishes here would forget its registrations.
+            raise TryLater(f"node type {node.type} is not configured")
+        model = node.config.get(PUBLISH_MODEL) or node_type.defaults[PUBLISH_MODEL]
+        if not may_publish(node.affiliations.get(publish.sender, "none"), model):
+            raise Forbidden("the sender may not publish to this node")
+        node_type.check_publish(node, publish)
+        return self._push_service.prepare(publish, self._clock.seconds())
+
+    async def publish(self, publish: Publish) -> None:
+        """
+        Take a notification of somebody else: check it, keep it, try it once.
+
+        Returns when the first try is over, or after `ANSWER_WITHIN` seconds.
+
+        Raises:
+            PushError: What `accept` raises, and what the first try came to when it was final.
+            StorageError: It could not be kept.
+        """
+        delivery = await self.accept(publish)
+        (stored,) = await self._messages.keep(None, (delivery,), 0)
+        await self._first_try(stored)
+
+    def _first_try(self, delivery: Delivery) -> "Deferred[None]":
+        answer: Deferred[None] = Deferred()
+        self._unanswered.add(answer)
+
+        def first(error: PushError | None) -> None:
+            if answer.called:
+                return
+            # TryLater is no error to the publisher: the row is on disk and will be tried again. Were
+            # it told to wait, a server that repeats publishes would push twice.
+            if error is None or isinstance(error, TryLater):
+                answer.callback(None)
+            else:
+                answer.errback(error)
+
+        def over(result: object) -> object:
+            self._unanswered.discard(answer)
+            return result
+
+        # Out of time: the same holds, it is queued.
+        answer.addTimeout(ANSWER_WITHIN, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
+        answer.addBoth(over)
+        self._push_service.enqueue(delivery, first)
+        return answer
+
+    def answer_waiting(self) -> None:
+        """Answer all who wait for a first try: we stop, and what they published is on disk."""
+        for answer in tuple(self._unanswered):
+            answer.callback(None)
+
+    def item_id(self) -> str:
+        """An id for an item that came without one."""
+        return f"{self._random.getrandbits(80):020x}"
+
+    # Nodes
+
+    async def create(
+        self, requester: JID, host: str, name: str | None, type_name: str | None, config: Mapping[str, str]
+    ) -> str:
+        """
+        Create a node (XEP-0060 section 8.1); returns its name.
+
+        Args:
+            type_name: ``None``: the default type.
+            config: As submitted.
+
+        Raises:
+            NodeIdRequired, NotAcceptable, NotAllowed, Forbidden, NodeExists, TooManyNodes: As they say.
+            Unsupported: There is no such type here.
+        """
+        check_create(self._section.access_createnode, requester, self._domains)
+        node_type = self._type(type_name)
+        node = Node(
+            host=host,
+            name=check_name(name),
+            type=node_type.name,
+            owner=requester.userhost(),
+            config=merged_config(node_type.defaults, {}, check_config(config, node_type.defaults)),
+            affiliations=affiliations_at_creation(requester),
+            created=self._clock.seconds(),
+        )
+        await self._nodes.create(node, self._section.max_nodes_per_user)
+        return node.name
+
+    async def delete(self, requester: JID, host: str, name: str) -> None:
+        """Delete a node (section 8.4). There are no subscribers to be told."""
+        await self._owned(requester, host, name)
+        if not await self._nodes.delete(host, name):
+            raise NodeNotFound("no such node")
+
+    async def configuration(self, requester: JID, host: str, name: str) -> dict[str, str]:
+        """All options of a node with their values (section 8.2)."""
+        node = await self._owned(requester, host, name)
+        return {**self.defaults_of(node), **node.config}
+
+    async def configure(self, requester: JID, host: str, name: str, config: Mapping[str, str]) -> None:
+        """Change options of a node; those not named stay."""
+        node = await self._owned(requester, host, name)
+        defaults = self.defaults_of(node)
+        merged = merged_config(defaults, node.config, check_config(config, defaults))
+        if not await self._nodes.configure(host, name, merged):
+            raise NodeNotFound("no such node")
+
+    def default_configuration(self) -> Mapping[str, str]:
+        """Options of a node of the default type (section 8.3)."""
+        return self._type(None).defaults
+
+    async def affiliations(self, requester: JID, host: str, name: str) -> Mapping[str, str]:
+        """Who is what at a node, for its owners (section 8.9.1)."""
+        return (await self._owned(requester, host, name)).affiliations
+
+    async def affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
+        """Change affiliations: all of them or, raising why not, none (section 8.9.2)."""
+        check_affiliations(await self._owned(requester, host, name), changes)
+        if not await self._nodes.affiliate(host, name, changes):
+            raise NodeNotFound("no such node")
+
+    # What one may see
+
+    async def affiliations_of(self, jid: JID, host: str, name: str | None) -> list[tuple[str, str]]:
+        """One's own affiliations (section 5.7), at all nodes or at one, as node and affiliation."""
+        bare = jid.userhost()
+        if name is not None:
+            node = await self._nodes.get(host, name)
+            nodes: Sequence[Node] = (node,) if node is not None and bare in node.affiliations else ()
+        else:
+            nodes = await self._nodes.affiliated_with(host, bare)
+        return [(node.name, affiliation_of(node, bare)) for node in nodes]
+
+    async def owned_by(self, jid: JID, host: str) -> tuple[Node, ...]:
+        """One's own nodes. Other people's are nobody's business; MongooseIM lists them all."""
+        return await self._nodes.owned_by(host, jid.userhost())
+
+    async def visible(self, jid: JID, host: str, name: str) -> Node:
+        """
+        A node, for whoever may see it.
+
+        Raises:
+            NodeNotFound: There is none, or none for this one.
+        """
+        node = await self._nodes.get(host, name)
+        if node is None:
+            raise NodeNotFound("no such node")
+        model = node.config.get(ACCESS_MODEL) or self.defaults_of(node).get(ACCESS_MODEL, "whitelist")
+        if not may_see(affiliation_of(node, jid.userhost()), model):
+            raise NodeNotFound("no such node")
+        return node
+
+    def features_of(self, node: Node | None) -> tuple[str, ...]:
+        """Names of XEP-0060 features, of a node or, with ``None``, of the service."""
+        types = self.types.values() if node is None else filter(None, [self.types.get(node.type)])
+        features = {feature for type in types for feature in type.features}
+        if self._section.access_createnode == "none":
+            features -= {"create-nodes", "create-and-configure"}
+        return tuple(sorted(features))
+
+    def defaults_of(self, node: Node) -> Mapping[str, str]:
+        """Defaults of its type, none where the type is not configured any more."""
+        node_type = self.types.get(node.type)
+        return node_type.defaults if node_type is not None else {}
+
+    def _type(self, name: str | None) -> INodeType:
+        node_type = next(iter(self.types.values()), None) if name is None else self.types.get(name)
+        if node_type is None:
+            raise Unsupported("create-nodes", "no such node type")
+        return node_type
+
+    async def _owned(self, requester: JID, host: str, name: str) -> Node:
+        node = await self._nodes.get(host, name)
+        if node is None:
+            raise NodeNotFound("no such node")
+        if not may_own(affiliation_of(node, requester.userhost())):
+            raise Forbidden("only an owner may do that")
+        return node
