@@ -1,0 +1,1 @@
+"""The XMPP server around the roles: streams, client connections, sessions and the router."""
