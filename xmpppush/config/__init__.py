@@ -2,5 +2,6 @@
 
 from xmpppush.config.reader import load
 from xmpppush.config.sections import Config
+from xmpppush.config.topology import describe
 
-__all__ = ["Config", "load"]
+__all__ = ["Config", "describe", "load"]

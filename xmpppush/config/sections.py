@@ -151,7 +151,7 @@ class BridgeSection:
 
 @frozen
 class FCMPoolSection:
-    """``[mongoosepush:fcm:NAME]``; ``endpoint``: ``host`` or ``host:port`` in place of Google's, or ``""``."""
+    """``[mongoosepush:fcm:NAME]``; ``endpoint``: ``host`` or ``host:port`` to use for Google's, or ``""``."""
 
     name: str
     appfile: Path
@@ -163,7 +163,7 @@ class FCMPoolSection:
 @frozen
 class APNsPoolSection:
     """
-    ``[mongoosepush:apns:NAME]``: either ``certfile`` and ``keyfile``, or ``key_id``, ``team_id`` and ``p8_file``.
+    ``[mongoosepush:apns:NAME]``: ``certfile`` and ``keyfile``, or ``key_id``, ``team_id`` and ``p8_file``.
 
     Attributes:
         endpoint: ``host`` or ``host:port`` in place of Apple's, or ``""``.

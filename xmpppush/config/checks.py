@@ -1,0 +1,96 @@
+"""What the sections ask of each other, once each of them is right by itself."""
+
+from collections.abc import Collection, Iterator
+from itertools import combinations
+from pathlib import Path
+
+from xmpppush.config.endpoints import Endpoint, parse_server_endpoint
+from xmpppush.config.sections import Config
+from xmpppush.config.values import BadValue, suggestion
+
+Problem = tuple[str, str]
+"""A place, such as ``[mod_push] workers``, and what is wrong there."""
+
+
+def problems_between(config: Config, sections: Collection[str]) -> Iterator[Problem]:
+    """
+    Every contradiction between sections.
+
+    Args:
+        sections: The names of all sections of the file, also of those that are no part of ``config``.
+    """
+    yield from _lonely_pools(sections)
+    yield from _domains(config)
+    yield from _bridge(config)
+    yield from _passwords(config)
+    yield from _ports(config)
+
+
+def _lonely_pools(sections: Collection[str]) -> Iterator[Problem]:
+    if "mongoosepush" not in sections:
+        for section in sections:
+            if section.startswith("mongoosepush:"):
+                yield f"[{section}]", "needs a [mongoosepush] section to belong to"
+
+
+def _domains(config: Config) -> Iterator[Problem]:
+    served = config.server.domains
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub else ()
+    for listener in config.listeners:
+        if listener.type in ("c2s", "websocket") and not served:
+            yield f"[listen:{listener.name}]", "clients need a domain, and [server] domains is empty"
+        for domain in listener.secrets:
+            if domain in (*served, *hosts):
+                yield f"[listen:{listener.name}] secret.{domain}", "this server serves that domain itself"
+    for host in hosts:
+        if host in served:
+            yield "[mod_pubsub] host", f"'{host}' is one of [server] domains; it needs a name of its own"
+    for domain in config.tls_domains:
+        if domain not in (*served, *hosts):
+            hint = suggestion(domain, (*served, *hosts), "[tls:{}]")
+            yield f"[tls:{domain}]", f"not a domain that is served here{hint}"
+    for first, second in combinations(config.components, 2):
+        if first.jid == second.jid:
+            yield f"[component:{second.name}] jid", f"'{second.jid}' is attached by another section already"
+
+
+def _bridge(config: Config) -> Iterator[Problem]:
+    if config.bridge is None:
+        return
+    pools, name = config.http_connections, config.bridge.pool_name
+    if name and name not in pools:
+        hint = suggestion(name, pools) or (
+            f"; there is {', '.join(pools)}" if pools else "; there is no [http_connections:NAME] at all"
+        )
+        yield "[mod_push_service_mongoosepush] pool_name", f"no section [http_connections:{name}]{hint}"
+    if config.bridge.retry_base > config.bridge.retry_cap:
+        yield "[mod_push_service_mongoosepush] retry_base", "is longer than retry_cap"
+
+
+def _passwords(config: Config) -> Iterator[Problem]:
+    if config.auth.mechanisms != ("PLAIN",) or config.auth.allow_plain_without_tls:
+        return
+    for listener in config.listeners:
+        if listener.type in ("c2s", "websocket") and listener.tls == "none":
+            yield (
+                f"[listen:{listener.name}] tls",
+                "'none' leaves no way to log in: the only mechanism, PLAIN, needs TLS or "
+                "[auth] allow_plain_without_tls = yes",
+            )
+
+
+def _ports(config: Config) -> Iterator[Problem]:
+    texts = [(f"listen:{listener.name}", listener.endpoint) for listener in config.listeners]
+    if config.mongoosepush is not None:
+        texts.append(("mongoosepush", config.mongoosepush.endpoint))
+    endpoints = [(section, endpoint) for section, text in texts if (endpoint := _parsed(text)) is not None]
+    for (first, mine), (second, theirs) in combinations(endpoints, 2):
+        if mine.clashes_with(theirs):
+            yield f"[{second}] endpoint", f"takes the same port as [{first}]"
+
+
+def _parsed(text: str) -> Endpoint | None:
+    try:
+        return parse_server_endpoint(text, Path())
+    except BadValue:  # only a file that went away since it was checked
+        return None
