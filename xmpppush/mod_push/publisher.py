@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
-from xmpppush.errors import NodeNotFound, PushError
+from xmpppush.errors import NodeNotFound, PushError, StorageError, TryLater
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -115,6 +115,14 @@ class Publisher:
                     "no way to app server {pubsub}: this version reaches those of its own process only",
                     pubsub=registration.pubsub,
                 )
+            return
+        if isinstance(error, TryLater | StorageError):
+            self._log.warn(
+                "push for {account} to node {node} was not possible: {reason}",
+                account=registration.account,
+                node=registration.node,
+                reason=str(error),
+            )
             return
         if isinstance(error, NodeNotFound):
             await self._registrations.remove(registration.account, registration.pubsub, registration.node)

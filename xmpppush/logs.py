@@ -1,0 +1,93 @@
+"""
+Log output: ``[server] log_format`` and ``log_level``.
+
+``text`` is a line a person reads; ``json`` is an object a line, with ``time``, ``level``, ``logger``,
+``message``, the event's own fields and, for a fault of ours, ``traceback``.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, cast
+
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def json_line(event: LogEvent) -> str:
+    """One event as a JSON object; fields that are no plain values are left out."""
+    fields = {
+        key: value
+        for key, value in event.items()
+        if not key.startswith("log_") and key not in _LEGACY and isinstance(value, _PLAIN)
+    }
+    entry: dict[str, Any] = {
+        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
+        "level": event["log_level"].name,
+        "logger": event.get("log_namespace", "-"),
+        "message": formatEvent(event),
+        **fields,
+    }
+    if "log_failure" in event:
+        entry["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    return json.dumps(entry, ensure_ascii=False)
+
+
+# What twisted.python.log adds to every event of the old kind.
+_LEGACY = frozenset({"time", "system", "isError", "message", "format", "legacyEvent", "level"})
+
+
+@implementer(ILogObserver)
+class JSONLines:
+    """Writes `json_line` of each event."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __call__(self, event: LogEvent) -> None:
+        self._stream.write(json_line(event) + "\n")
+        self._stream.flush()
+
+
+def observer_factory(log_format: str, log_level: str, stream: Callable[[], IO[Any]]) -> Callable[[], Any]:
+    """
+    For twistd's ``logger`` option.
+
+    Args:
+        stream: Opens what is written to; called after twistd has forked.
+    """
+
+    def make() -> Any:
+        out = stream()
+        observer = JSONLines(out) if log_format == "json" else textFileLogObserver(out)
+        levels = LogLevelFilterPredicate(LogLevel.levelWithName(log_level))
+        return FilteringLogObserver(observer, [levels])
+
+    return make
+
+
+def twistd_stream(logfile: str | None, foreground: bool, rundir: str) -> Callable[[], IO[Any]]:
+    """Where twistd would log: the terminal, the ``--logfile``, or ``twistd.log`` of a daemon."""
+
+    def open_it() -> IO[Any]:
+        if logfile == "-" or (not logfile and foreground):
+            return sys.stdout
+        path = Path(rundir, logfile or "twistd.log").absolute()
+        rotating: Any = LogFile(path.name, str(path.parent), rotateLength=50_000_000, maxRotatedFiles=10)
+        return cast(IO[Any], rotating)
+
+    return open_it

@@ -1,0 +1,288 @@
+"""
+Where the parts meet: ``twistd xmpppush``.
+
+This is the only module that knows all of them; `Application.assemble` reads as the architecture. Nothing
+is opened before twistd has forked. Then storage, certificates and ports are opened in this order, and a
+problem with any of them is one line and exit code 1.
+"""
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from xmpppush import __version__
+from xmpppush.certificates import CertificateStore
+from xmpppush.config.sections import Config, ListenSection
+from xmpppush.control import ControlServer, claim
+from xmpppush.errors import ConfigError, PushError
+from xmpppush.http_connections import HTTPPool
+from xmpppush.interfaces import IPubSub, IPushService
+from xmpppush.listening import explain_listen_error, parse_server_endpoint
+from xmpppush.mod_pubsub.handler import pubsub_components
+from xmpppush.mod_pubsub.service import PubSub
+from xmpppush.mod_push.handler import PushHandler
+from xmpppush.mod_push.plugins import chain_of
+from xmpppush.mod_push.publisher import Publisher
+from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.mongoosepush.sandbox import Sandbox
+from xmpppush.mongoosepush.service import MongoosePush
+from xmpppush.notify import READY, STOPPING, notify
+from xmpppush.options import Options, refuse
+from xmpppush.server.authenticator import AccountAuthenticator
+from xmpppush.server.c2s import C2SFactory
+from xmpppush.server.handlers import DomainHandlers, add_server_handlers
+from xmpppush.server.host import XMPPServer
+from xmpppush.server.resources import Resources
+from xmpppush.server.router import Router
+from xmpppush.storage import open_storage
+
+__all__ = ["Application", "Options", "makeService"]
+
+
+class C2SListener(Service):
+    """A ``[listen:NAME]`` of type c2s: its port and its connections."""
+
+    _log = Logger()
+
+    def __init__(
+        self, section: ListenSection, factory: C2SFactory, certificates: CertificateStore, reactor: Any
+    ) -> None:
+        self.setName(f"listen:{section.name}")
+        self._section = section
+        self._factory = factory
+        self._certificates = certificates
+        self._reactor = reactor
+        self._port: Any = None
+
+    def startService(self) -> None:
+        section = self._section
+        endpoint, direct = parse_server_endpoint(self._reactor, section.endpoint)
+        factory: Any = self._factory
+        if direct or section.tls == "direct":
+            factory = TLSMemoryBIOFactory(self._certificates.sni_options(), False, factory)
+            factory.noisy = False
+        failures: list[Failure] = []
+        endpoint.listen(factory).addCallbacks(self._listening, failures.append)
+        for failure in failures:
+            raise ConfigError([f"[{self.name}] {explain_listen_error(section.endpoint, failure.value)}"])
+        super().startService()
+
+    def _listening(self, port: Any) -> None:
+        self._port = port
+        host = port.getHost()
+        self._log.info(
+            "[{name}] on {address}, tls = {tls}", name=self.name, address=host, tls=self._section.tls
+        )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        host = self._port.getHost()
+        return (host.host, host.port) if hasattr(host, "port") else None
+
+    def stopService(self) -> "Deferred[None]":
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+        await self._factory.close_all()
+
+
+class Application(MultiService):
+    """
+    The whole server.
+
+    Attributes:
+        storage: The stores.
+        push: mod_push's publisher, ``None`` without ``[mod_push]``.
+        sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
+        addresses: Name of a listener to the address it is bound to.
+    """
+
+    _log = Logger()
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.push: Publisher | None = None
+        self.sandbox: Sandbox | None = None
+        self.addresses: dict[str, tuple[str, int]] = {}
+        self._reactor = reactor
+        self._resources = Resources()
+
+    def assemble(self) -> None:
+        """Make every part and give it what it uses; they start in the order of `addService` below."""
+        config, reactor = self.config, self._reactor
+        server = config.server
+        claimed = claim(server.data_dir)
+        certificates = CertificateStore(
+            server.data_dir, config.tls, config.tls_domains, reactor, server.domains
+        )
+        if any(pool.ca_file == certificates.ca_path for pool in config.http_connections.values()):
+            certificates.ensure_authority()
+
+        self.storage = open_storage(config.storage, server.data_dir, reactor)
+        self._add(self.storage)
+        if config.mongoosepush is not None:
+            if config.mongoosepush.sandbox is not None:
+                self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
+            providers = [self.sandbox] if self.sandbox is not None else []
+            self._add(MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor))
+
+        bridge = self._bridge()
+        router = Router()
+        pubsub = self._pubsub(router, bridge)
+        self._xmpp_server(router, pubsub, bridge, certificates)
+        self._add(ControlServer(self, claimed, reactor))
+
+    def _bridge(self) -> IPushService | None:
+        section = self.config.bridge
+        if section is None:
+            return None
+        pool = HTTPPool(
+            self.config.http_connections[section.pool_name],
+            self._reactor,
+            max_connections=section.max_http_connections,
+        )
+        bridge = MongoosePushBridge(
+            section, pool, self.storage.messages, self._reactor, random.SystemRandom(), self._unregistered
+        )
+        self._add(bridge)
+        return bridge
+
+    def _unregistered(self, delivery: Any) -> Any:
+        return self.push.unregistered(delivery) if self.push is not None else None
+
+    def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
+        section = self.config.mod_pubsub
+        if section is None or bridge is None:
+            return None
+        pubsub = PubSub(
+            section,
+            self.config.server.domains,
+            self.storage.nodes,
+            self.storage.messages,
+            bridge,
+            self._reactor,
+        )
+        for component in pubsub_components(pubsub, router):
+            self._add(component)
+        return pubsub
+
+    def _xmpp_server(
+        self,
+        router: Router,
+        pubsub: IPubSub | None,
+        bridge: IPushService | None,
+        certificates: CertificateStore,
+    ) -> None:
+        config, reactor, storage = self.config, self._reactor, self.storage
+        if not config.server.domains:
+            return
+        handlers = DomainHandlers(router)
+        if config.mod_push is not None:
+            section = config.mod_push
+            self.push = Publisher(
+                registrations=storage.registrations,
+                messages=storage.messages,
+                plugin=chain_of(section.plugin_module),
+                pubsub=pubsub,
+                push_service=bridge,
+                clock=reactor,
+                notify=section.notify,
+                include_body=section.include_body,
+                include_sender=section.include_sender,
+                max_errors=section.max_errors,
+            )
+            PushHandler(
+                storage.registrations, self.push, reactor, section.max_registrations
+            ).setHandlerParent(handlers)
+        hosts = sorted(pubsub.hosts) if pubsub is not None else []
+        add_server_handlers(
+            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), reactor
+        )
+        self._add(handlers)
+        host = XMPPServer(
+            config.server.domains,
+            router,
+            self._resources,
+            handlers,
+            storage.accounts,
+            storage.messages,
+            self.push,
+            reactor,
+            config.limits.offline_messages_per_user,
+        )
+        authenticator = AccountAuthenticator(storage.accounts)
+        for listen in config.listeners:
+            if listen.type == "c2s":
+                for domain in config.server.domains if listen.tls != "none" else ():
+                    certificates.server_options(domain)  # a bad file is found now, not by a client
+                factory = C2SFactory(
+                    listen,
+                    config.auth,
+                    config.limits,
+                    certificates,
+                    authenticator,
+                    host,
+                    reactor,
+                    random.SystemRandom(),
+                )
+                self._add(C2SListener(listen, factory, certificates, reactor))
+
+    def _add(self, service: Any) -> None:
+        service.setServiceParent(self)
+
+    def startService(self) -> None:
+        for notice in self.config.notices:
+            self._log.warn("{notice}", notice=notice)
+        try:
+            self.assemble()
+            super().startService()
+        except ConfigError as error:
+            refuse(error.problems)
+        except (PushError, OSError) as error:
+            refuse([f"xmpppush: {error}"])
+        for service in self:
+            address = getattr(service, "address", None)
+            if address is not None:
+                self.addresses[service.name] = address
+        self._log.info("xmpppush {version} is ready", version=__version__)
+        notify(READY)
+
+    def stopService(self) -> "Deferred[None]":
+        notify(STOPPING)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """One after the other, the last started first: no new messages, then no new pushes, then the disk."""
+        Service.stopService(self)
+        for service in reversed(list(self)):
+            try:
+                await maybeDeferred(service.stopService)
+            except Exception:
+                self._log.failure("{name} did not stop cleanly", name=service.name or type(service).__name__)
+
+    def close_sessions(self, account: str, condition: str, text: str) -> None:
+        """End all streams of an account."""
+        for session in list(self._resources.of(account).values()):
+            session.close(condition, text)
+
+
+def services_of(domain: str, hosts: Iterable[str]) -> list[str]:
+    """The pubsub hosts that a domain shows in disco#items: its own, and those of no domain here."""
+    return [host for host in hosts if host.endswith(f".{domain}") or host == domain]
+
+
+def makeService(options: Options) -> IService:
+    """Called by twistd, before it forks."""
+    from twisted.internet import reactor
+
+    return Application(options.configuration, reactor)
