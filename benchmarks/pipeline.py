@@ -219,7 +219,8 @@ class Pipeline:
                 sending.cancel()
                 break
         usage = self._server.usage()
-        await asyncio.gather(sending, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
         return usage
 
 
