@@ -1,0 +1,113 @@
+"""Real processes for end-to-end tests: ``twistd xmpppush`` and a MongoosePush stand-in."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from xmpppush import control
+
+TWISTD = str(Path(sys.executable).parent / "twistd")
+
+
+def wait_for(what: str, condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """The first true answer of ``condition``; AssertionError after ``timeout`` seconds without one."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {timeout} seconds")
+
+
+class ServerProcess:
+    """
+    ``twistd -n xmpppush`` on a configuration of its own; a context manager.
+
+    Args:
+        folder: Where its files go; ``server.ini`` there is written from ``ini``.
+        ini: The configuration; ``data_dir = var`` is added. Listeners may use port 0.
+    """
+
+    def __init__(self, folder: Path, ini: str, environ: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.config = folder / "server.ini"
+        self.data_dir = folder / "var"
+        self.log = folder / "server.log"
+        self.config.write_text(ini.replace("[server]", f"[server]\ndata_dir = {self.data_dir}", 1))
+        self._environ = {**os.environ, **(environ or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "ServerProcess":
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [TWISTD, "-n", "--pidfile=", "xmpppush", "-c", str(self.config)],
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+                env=self._environ,
+            )
+        wait_for("the server is up", self._is_up)
+        return self
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"the server ended with {self._process.returncode}:\n{self.log.read_text()}")
+        try:
+            return bool(self.call("ping"))
+        except control.NoServer:
+            return False
+
+    def call(self, operation: str, **arguments: Any) -> Any:
+        """An operation over its control socket."""
+        return control.call(self.data_dir, operation, **arguments)
+
+    def address(self, name: str) -> tuple[str, int]:
+        host, port = self.call("status")["addresses"][name]
+        return host, port
+
+    def command(self, *words: str) -> str:
+        """Run ``xmpppush -c FILE WORDS``; returns what it printed."""
+        return subprocess.run(
+            [sys.executable, "-m", "xmpppush.commands", "-c", str(self.config), *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=self._environ,
+        ).stdout
+
+    def stop(self, with_signal: int = signal.SIGTERM, timeout: float = 10.0) -> int:
+        """Stop it; returns its exit code."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        process.send_signal(with_signal)
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the server did not stop within {timeout} seconds") from None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> "ServerProcess":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self.stop(signal.SIGKILL if kind else signal.SIGTERM)
+        if kind:
+            sys.stderr.write(self.log.read_text())
