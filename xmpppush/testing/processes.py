@@ -1,5 +1,6 @@
 """Real processes for end-to-end tests: ``twistd xmpppush`` and a MongoosePush stand-in."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from xmpppush import control
+from xmpppush.certificates import CertificateStore
+from xmpppush.config.sections import TLSSection
 
 TWISTD = str(Path(sys.executable).parent / "twistd")
 
@@ -111,3 +114,48 @@ class ServerProcess:
             self.stop(signal.SIGKILL if kind else signal.SIGTERM)
         if kind:
             sys.stderr.write(self.log.read_text())
+
+
+class StandIn:
+    """
+    A MongoosePush stand-in (`xmpppush.testing.pushservice`) on HTTPS with a CA of its own; a context manager.
+
+    Args:
+        arguments: Further options for it, such as ``--answer 503``.
+
+    Attributes:
+        ca_file: What its certificate is to be verified with.
+        port: Where it listens, on loopback.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        store = CertificateStore(folder / "stand-in")
+        store.service_options(TLSSection())
+        self.ca_file = store.ca_path
+        self._certfile = store.ca_path.parent / "push-service.pem"
+        self._output = folder / "stand-in.jsonl"
+        self._arguments = arguments
+
+    def __enter__(self) -> "StandIn":
+        words = [sys.executable, "-m", "xmpppush.testing.pushservice", "--certfile", str(self._certfile)]
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen([*words, *self._arguments], stdout=output)
+        wait_for("the stand-in listens", self._lines)
+        self.port: int = self._lines()[0]["listening"]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        complete = self._output.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in complete.splitlines()]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What came so far: ``path``, ``headers``, ``json``."""
+        return self._lines()[1:]
+
+    def wait_for_requests(self, count: int) -> list[dict[str, Any]]:
+        wait_for(f"{count} requests", lambda: len(self.requests()) >= count)
+        return self.requests()
