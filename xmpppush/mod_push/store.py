@@ -1,0 +1,147 @@
+"""Registrations, as functions of a cursor, behind a cache."""
+
+from collections import Counter
+from sqlite3 import Cursor
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from xmpppush.cache import MISSING, ReadCache
+from xmpppush.errors import TooManyRegistrations
+from xmpppush.interfaces import IDatabase, IRegistrationStore
+from xmpppush.model import Registration
+
+_COLUMNS = "account, pubsub, node, options, resource, created, errors"
+_OF_ACCOUNT = f"SELECT {_COLUMNS} FROM registrations WHERE account = ? ORDER BY created, pubsub, node"  # noqa: S608
+_ALL = f"SELECT {_COLUMNS} FROM registrations ORDER BY account, created, pubsub, node"  # noqa: S608
+_KEY = "account = ? AND pubsub = ? AND node = ?"
+
+
+def select_registrations(cursor: Cursor, account: str | None) -> tuple[Registration, ...]:
+    """Of one account, oldest first, or of all, by account."""
+    cursor.execute(_ALL) if account is None else cursor.execute(_OF_ACCOUNT, (account,))
+    return tuple(
+        Registration(account, pubsub, node, MappingProxyType(orjson.loads(options)), *rest)
+        for account, pubsub, node, options, *rest in cursor
+    )
+
+
+def put_registration(cursor: Cursor, registration: Registration, limit: int) -> None:
+    key = (registration.account, registration.pubsub, registration.node)
+    # A repeat needs no room of its own (XEP-0357 section 5).
+    if not cursor.execute(f"SELECT 1 FROM registrations WHERE {_KEY}", key).fetchall():  # noqa: S608
+        cursor.execute("SELECT count(*) FROM registrations WHERE account = ?", (registration.account,))
+        if cursor.fetchone()[0] >= limit:
+            raise TooManyRegistrations(f"there are {limit} already")
+    cursor.execute(
+        f"INSERT INTO registrations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        " ON CONFLICT (account, pubsub, node) DO UPDATE SET options = excluded.options,"
+        " resource = excluded.resource, created = excluded.created, errors = excluded.errors",
+        (
+            *key,
+            orjson.dumps(dict(registration.options)).decode(),
+            registration.resource,
+            registration.created,
+            registration.errors,
+        ),
+    )
+
+
+def delete_registrations(cursor: Cursor, account: str, pubsub: str, node: str | None) -> int:
+    cursor.execute(
+        "DELETE FROM registrations WHERE account = ? AND pubsub = ? AND node = coalesce(?, node)",
+        (account, pubsub, node),
+    )
+    return cursor.rowcount
+
+
+def count_error(cursor: Cursor, account: str, pubsub: str, node: str) -> int:
+    rows = cursor.execute(
+        f"UPDATE registrations SET errors = errors + 1 WHERE {_KEY} RETURNING errors",  # noqa: S608
+        (account, pubsub, node),
+    ).fetchall()
+    return int(rows[0][0]) if rows else 0
+
+
+def reset_errors(cursor: Cursor, account: str, pubsub: str, node: str) -> None:
+    cursor.execute(
+        f"UPDATE registrations SET errors = 0 WHERE {_KEY} AND errors <> 0",  # noqa: S608
+        (account, pubsub, node),
+    )
+
+
+@implementer(IRegistrationStore)
+class SQLRegistrationStore:
+    """
+    Registrations by account, also the knowledge that an account has none.
+
+    Args:
+        cached: Of how many accounts at the most.
+    """
+
+    def __init__(self, database: IDatabase, cached: int = 100_000) -> None:
+        self._database = database
+        self._cache: ReadCache[str, tuple[Registration, ...]] = ReadCache(cached)
+        # Accounts with writes under way, and how many: of them the cache tells how it was before.
+        self._changing: Counter[str] = Counter()
+        database.on_foreign_write(self._cache.clear)
+
+    def of(self, account: str) -> "Deferred[tuple[Registration, ...]]":
+        cached = self._cache.get(account)
+        if cached is not MISSING:
+            return succeed(cached)
+        reading = self._database.read(select_registrations, account)
+        return reading.addCallback(self._have_read, account, self._cache.changes)
+
+    def put(self, registration: Registration, limit: int) -> "Deferred[None]":
+        return self._write(registration.account, put_registration, registration, limit)
+
+    def remove(self, account: str, pubsub: str, node: str | None) -> "Deferred[int]":
+        return self._write(account, delete_registrations, account, pubsub, node)
+
+    def count_error(self, account: str, pubsub: str, node: str) -> "Deferred[int]":
+        return self._write(account, count_error, account, pubsub, node)
+
+    def forget_errors(self, account: str, pubsub: str, node: str) -> "Deferred[None]":
+        # After nearly every push there is nothing to forget, and nothing shall be written then.
+        cached = self._cache.get(account)
+        if cached is not MISSING and account not in self._changing:
+            key = (pubsub, node)
+            if not any(entry.errors and (entry.pubsub, entry.node) == key for entry in cached):
+                return succeed(None)
+        return self._write(account, reset_errors, account, pubsub, node)
+
+    def list(self, account: str | None) -> "Deferred[tuple[Registration, ...]]":
+        return self._database.read(select_registrations, account)
+
+    def invalidate(self, account: str) -> None:
+        """The database says something else of this account now: the one way a cached entry goes."""
+        self._cache.invalidate(account)
+
+    def erase(self, cursor: Cursor, account: str) -> None:
+        """The account goes, and with it its registrations."""
+        cursor.execute("DELETE FROM registrations WHERE account = ?", (account,))
+
+    def erased(self, account: str) -> None:
+        self.invalidate(account)
+
+    def _write(self, account: str, function: Any, *args: object) -> "Deferred[Any]":
+        self._changing[account] += 1
+        return self._database.write(function, *args).addBoth(self._have_written, account)
+
+    def _have_written(self, outcome: Any, account: str) -> Any:
+        # Also after a failure: nobody knows how far a commit came that failed.
+        self.invalidate(account)
+        self._changing[account] -= 1
+        if not self._changing[account]:
+            del self._changing[account]
+        return outcome
+
+    def _have_read(
+        self, registrations: tuple[Registration, ...], account: str, changes: int
+    ) -> tuple[Registration, ...]:
+        self._cache.put(account, registrations, changes)
+        return registrations

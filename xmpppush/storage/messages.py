@@ -1,0 +1,165 @@
+"""
+Offline messages and the queue of deliveries, as functions of a cursor.
+
+Every push passes here twice, once kept and once settled: both take many at a time.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from sqlite3 import Cursor
+from typing import TypeAlias
+
+import orjson
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from xmpppush.cache import MISSING, ReadCache
+from xmpppush.errors import OfflineFull
+from xmpppush.interfaces import IDatabase, IMessageStore
+from xmpppush.model import Delivery, OfflineMessage
+
+# How many messages wait for an account; the writer's thread alone touches it.
+Counts: TypeAlias = "ReadCache[str, int]"
+Kept: TypeAlias = "tuple[OfflineMessage | None, Sequence[Delivery], int]"
+
+_COLUMNS = "id, account, pubsub, node, service, path, body, created, attempts, next_try"
+
+
+def insert_kept(
+    counts: Counts, cursor: Cursor, items: Sequence[Kept]
+) -> list[tuple[Delivery, ...] | OfflineFull]:
+    """Messages with their deliveries; the result for a message too many is `OfflineFull`."""
+    results: list[tuple[Delivery, ...] | OfflineFull] = []
+    messages = []
+    for message, deliveries, limit in items:
+        if message is not None:
+            account = message.account
+            waiting = _count_waiting(counts, cursor, account)
+            if waiting >= limit:
+                results.append(OfflineFull(f"{waiting} messages wait already"))
+                continue
+            counts.put(account, waiting + 1, counts.changes)
+            messages.append((account, message.xml, message.created))
+        results.append(tuple([_insert_delivery(cursor, delivery) for delivery in deliveries]))
+    cursor.executemany("INSERT INTO offline_messages (account, xml, created) VALUES (?, ?, ?)", messages)
+    return results
+
+
+def _insert_delivery(cursor: Cursor, delivery: Delivery) -> Delivery:
+    row = (
+        delivery.account,
+        delivery.pubsub,
+        delivery.node,
+        delivery.service,
+        delivery.path,
+        delivery.body,
+        delivery.created,
+        delivery.attempts,
+        delivery.next_try,
+    )
+    cursor.execute(
+        "INSERT INTO deliveries (account, pubsub, node, service, path, body, created, attempts, next_try)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        row,
+    )
+    return Delivery(cursor.lastrowid or 0, *row)
+
+
+def _count_waiting(counts: Counts, cursor: Cursor, account: str) -> int:
+    count = counts.get(account)
+    if count is MISSING:
+        cursor.execute("SELECT count(*) FROM offline_messages WHERE account = ?", (account,))
+        count = cursor.fetchone()[0]
+    return count
+
+
+def select_waiting(cursor: Cursor, account: str) -> tuple[OfflineMessage, ...]:
+    cursor.execute(
+        "SELECT id, account, xml, created FROM offline_messages WHERE account = ? ORDER BY id", (account,)
+    )
+    return tuple(OfflineMessage(*row) for row in cursor)
+
+
+def delete_messages(counts: Counts, cursor: Cursor, ids: Sequence[int]) -> None:
+    cursor.execute(
+        "DELETE FROM offline_messages WHERE id IN (SELECT value FROM json_each(?)) RETURNING account",
+        (orjson.dumps(ids).decode(),),
+    )
+    for account in {account for (account,) in cursor.fetchall()}:
+        counts.invalidate(account)
+
+
+def delete_deliveries(cursor: Cursor, items: Sequence[Sequence[int]]) -> list[None]:
+    cursor.executemany("DELETE FROM deliveries WHERE id = ?", [(number,) for ids in items for number in ids])
+    return [None] * len(items)
+
+
+def update_deliveries(cursor: Cursor, items: Sequence[Delivery]) -> list[None]:
+    cursor.executemany(
+        "UPDATE deliveries SET attempts = ?, next_try = ? WHERE id = ?",
+        [(delivery.attempts, delivery.next_try, delivery.id) for delivery in items],
+    )
+    return [None] * len(items)
+
+
+def select_queued(cursor: Cursor, after: int, limit: int) -> tuple[Delivery, ...]:
+    cursor.execute(f"SELECT {_COLUMNS} FROM deliveries WHERE id > ? ORDER BY id LIMIT ?", (after, limit))  # noqa: S608
+    return tuple(Delivery(*row) for row in cursor)
+
+
+def count_queued(cursor: Cursor) -> int:
+    return int(cursor.execute("SELECT count(*) FROM deliveries").fetchone()[0])
+
+
+@implementer(IMessageStore)
+class SQLMessageStore:
+    """
+    What must never be lost.
+
+    Args:
+        counted: For how many accounts it is remembered how many messages wait.
+    """
+
+    def __init__(self, database: IDatabase, counted: int = 100_000) -> None:
+        self._database = database
+        self._counts: Counts = ReadCache(counted)
+        database.on_rollback(self._counts.clear)
+        # One object each, as calls are grouped by it.
+        self._insert_kept = partial(insert_kept, self._counts)
+        self._delete_messages = partial(delete_messages, self._counts)
+
+    def keep(
+        self, message: OfflineMessage | None, deliveries: Sequence[Delivery], limit: int
+    ) -> "Deferred[tuple[Delivery, ...]]":
+        return self._database.write_grouped(self._insert_kept, (message, deliveries, limit))
+
+    def waiting(self, account: str) -> "Deferred[tuple[OfflineMessage, ...]]":
+        # A write, to be behind every keep that was asked for before.
+        return self._database.write(select_waiting, account)
+
+    def forget(self, ids: Sequence[int]) -> "Deferred[None]":
+        if not ids:
+            return succeed(None)
+        return self._database.write(self._delete_messages, tuple(ids))
+
+    def settle(self, ids: Sequence[int]) -> "Deferred[None]":
+        return self._database.write_grouped(delete_deliveries, ids)
+
+    def postpone(self, delivery: Delivery) -> "Deferred[None]":
+        return self._database.write_grouped(update_deliveries, delivery)
+
+    def queued(self, after: int, limit: int) -> "Deferred[tuple[Delivery, ...]]":
+        return self._database.read(select_queued, after, limit)
+
+    def queued_count(self) -> "Deferred[int]":
+        # Walks the table, so not in the reactor's thread.
+        return self._database.write(count_queued)
+
+    def erase(self, cursor: Cursor, account: str) -> None:
+        """The account goes, and with it what waits for it."""
+        cursor.execute("DELETE FROM offline_messages WHERE account = ?", (account,))
+        cursor.execute("DELETE FROM deliveries WHERE account = ?", (account,))
+        self._counts.invalidate(account)
+
+    def erased(self, account: str) -> None:
+        """Nothing is cached in the reactor's thread."""
