@@ -3,12 +3,16 @@
 import json
 import pstats
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
+from twisted.internet import task
 
+from benchmarks import parts
 from benchmarks.pipeline import Load, Result, Setup, measure
 from benchmarks.server import ServerFailed
+from benchmarks.yardstick import FLOORS_YARDSTICK, yardstick_on
 
 FIGURES = (
     ("pushes/s", "pushes_per_second", 1.0, "{:,.0f}"),
@@ -70,6 +74,29 @@ def pipeline(
     sys.exit(1 if lost else 0)
 
 
+@main.command()
+def parse() -> None:
+    """A chat message into an element, beside domish; addresses."""
+    show([*parts.parse(), *parts.jids(), ("yardstick", yardstick_on(None))])
+
+
+@main.command()
+def http() -> None:
+    """A POST over plain HTTP, our agent beside Twisted's."""
+    task.react(lambda reactor: parts.http(reactor).addCallback(show))
+
+
+@main.command()
+def storage() -> None:
+    """A message and its delivery into SQLite, and out again."""
+    task.react(lambda reactor: parts.storage(reactor).addCallback(show))
+
+
+def show(figures: Iterable[parts.Figure]) -> None:
+    for label, microseconds in figures:
+        click.echo(f"{label:34}{microseconds:10.1f} µs")
+
+
 def table(result: Result) -> str:
     """The runs side by side, the median at the right."""
     lines = [row("", [f"run {number + 1}" for number in range(len(result.runs))], "median")]
@@ -77,7 +104,16 @@ def table(result: Result) -> str:
         values = [form.format(getattr(run, name) * factor) for run in result.runs]
         lines.append(row(label, values, form.format(result.middle(name) * factor)))
     lines.append(f"after the stop: {result.queued} deliveries queued, {result.offline} messages offline")
+    lines.append(yardstick_line(result.yardstick, result.middle("cpu_us")))
     return "\n".join(lines)
+
+
+def yardstick_line(measured: float, cpu: float) -> str:
+    """How quick the machine was, so that figures of different days can be compared."""
+    return (
+        f"yardstick: {measured:.0f} µs, {FLOORS_YARDSTICK:.0f} when FLOORS.md was measured;"
+        f" at that speed {cpu * FLOORS_YARDSTICK / measured:.0f} µs CPU a push"
+    )
 
 
 def row(label: str, values: list[str], middle: str) -> str:

@@ -15,6 +15,7 @@ from benchmarks.client import DOMAIN, Client, chat_message
 from benchmarks.server import ServerProcess, Usage
 from benchmarks.sink import listen, text_of
 from benchmarks.tally import Tally, percentile
+from benchmarks.yardstick import yardstick_on
 
 CHUNK = 16384  # bytes a sender writes at once where no window or rate says less
 
@@ -92,11 +93,18 @@ class Run:
 
 @frozen
 class Result:
-    """All runs; ``queued`` and ``offline`` are rows in the database after the server has stopped."""
+    """
+    All runs.
+
+    Attributes:
+        queued, offline: Rows in the database after the server has stopped.
+        yardstick: See `benchmarks.yardstick`, of this machine at this time.
+    """
 
     runs: tuple[Run, ...]
     queued: int
     offline: int
+    yardstick: float
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -251,6 +259,7 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
     }
     server = ServerProcess(folder, settings, {"XMPPPUSH_HTTP_AGENT": setup.agent})
     names = [f"sender{number}" for number in range(load.senders)]
+    yardstick = yardstick_on(core)
     server.add_users([*names, *(f"user{number}" for number in range(load.users))])
     server.start(core, setup.profile)
     try:
@@ -261,7 +270,8 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
     finally:
         server.stop()
         sink.close()
-    return Result(tuple(runs), server.rows("deliveries"), server.rows("offline_messages"))
+    yardstick = (yardstick + yardstick_on(core)) / 2
+    return Result(tuple(runs), server.rows("deliveries"), server.rows("offline_messages"), yardstick)
 
 
 @contextlib.asynccontextmanager
