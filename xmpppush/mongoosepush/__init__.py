@@ -1,0 +1,1 @@
+"""The embedded push service: MongoosePush's REST API towards FCM, APNs, or the sandbox."""

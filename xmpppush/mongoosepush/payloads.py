@@ -1,0 +1,120 @@
+"""
+What FCM and APNs get for a notification: pure, for the sandbox and for the real providers.
+
+The requests are those of v3 without ``service``, validated.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from xmpppush.errors import Refused
+
+Request = Mapping[str, Any]
+
+_APNS_PRIORITIES = {"normal": "5", "high": "10"}
+
+
+def apns_headers(request: Request, default_topic: str = "") -> dict[str, str]:
+    """
+    The request headers of APNs that depend on the notification.
+
+    ``apns-push-type`` is always there: Apple wants it for background notifications since iOS 13, and for
+    alerts on watchOS.
+    """
+    headers = {"apns-push-type": "alert" if "alert" in request else "background"}
+    topic = request.get("topic", default_topic or None)
+    if topic is not None:
+        headers["apns-topic"] = topic
+    if "priority" in request:
+        headers["apns-priority"] = _APNS_PRIORITIES[request["priority"]]
+    return headers
+
+
+def apns_payload(request: Request) -> dict[str, Any]:
+    """The JSON for APNs; a key ``aps`` in ``data`` gives way to ours."""
+    alert = request.get("alert")
+    aps: dict[str, Any] = {}
+    if alert is None:
+        aps["content-available"] = 1
+    else:
+        aps["alert"] = {"title": alert["title"], "body": alert["body"]}
+        for name, ours in (("badge", "badge"), ("click_action", "category"), ("sound", "sound")):
+            if name in alert:
+                aps[ours] = alert[name]
+    if request.get("mutable_content"):
+        aps["mutable-content"] = 1
+    return {**request.get("data", {}), "aps": aps}
+
+
+def fcm_message(device_id: str, request: Request) -> dict[str, Any]:
+    """
+    The JSON for FCM's v1 API, ``{"message": {...}}``.
+
+    Raises:
+        Refused: ``data`` holds what cannot be made a string.
+    """
+    alert = request.get("alert", {})
+    android: dict[str, Any] = {
+        "notification": {
+            name: alert[name] for name in ("title", "body", "click_action", "tag", "sound") if name in alert
+        }
+    }
+    if "data" in request:
+        android["data"] = {name: fcm_string(value) for name, value in request["data"].items()}
+    if "priority" in request:
+        android["priority"] = request["priority"].upper()
+    if "time_to_live" in request:
+        android["ttl"] = f"{request['time_to_live']}s"
+    return {"message": {"token": device_id, "android": android, "data": {}, "notification": {}}}
+
+
+def fcm_string(value: object) -> str:
+    """
+    A value of ``data`` as FCM takes it, a string, made in Erlang's way as MongoosePush does.
+
+    There a list is text: of strings, of lists, and of numbers that are characters.
+
+    Raises:
+        Refused: It is an object or a list with one, or a number in a list is no character.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _float_string(value)
+    if isinstance(value, list):
+        return "".join([_text_in_list(each) for each in value])
+    raise Refused("invalid_notification")
+
+
+def _text_in_list(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | list):
+        raise Refused("invalid_notification")
+    if isinstance(value, int):
+        if not 0 <= value <= 0x10FFFF or 0xD800 <= value <= 0xDFFF:
+            raise Refused("invalid_notification")
+        return chr(value)
+    return fcm_string(value)
+
+
+def _float_string(value: float) -> str:
+    """Erlang's shortest form: decimal or scientific, whichever is shorter, always with a point."""
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    text, point = "".join(map(str, digits)), len(digits) + int(exponent)
+    scientific = f"{text[0]}.{text[1:] or '0'}e{point - 1}"
+    if point <= 0:
+        plain = "0." + "0" * -point + text
+    elif point >= len(text):
+        plain = text + "0" * (point - len(text)) + ".0"
+    else:
+        plain = text[:point] + "." + text[point:]
+    if not value:
+        return "-0.0" if sign else "0.0"
+    shorter = scientific if len(scientific) < len(plain) or abs(value) >= 2**53 else plain
+    return ("-" if sign else "") + shorter
