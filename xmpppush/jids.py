@@ -37,14 +37,16 @@ def parse_jid(text: str) -> JID:
     """
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
-        return JID(tuple=plain.group(1, 2, 3))
+        user, host, resource = plain.groups()
+        return JID(tuple=(user, host, resource))
     try:
         user, host, resource = parse_with_stringprep(text)
     except (InvalidFormat, UnicodeError) as error:
         raise BadJid("not a JID") from error
     if not host or any(part and len(part.encode()) > 1023 for part in (user, host, resource)):
         raise BadJid("not a JID")
-    if user == "" or resource == "":
+    # Twisted reads "@host" and "user@host/" as if the empty part were not there.
+    if text.startswith("@") or (resource is None and "/" in text):
         raise BadJid("not a JID")
     return JID(tuple=(user, host, resource))
 
