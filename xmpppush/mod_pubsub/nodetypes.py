@@ -39,7 +39,7 @@ PUSH_DEFAULTS: Mapping[str, str] = MappingProxyType(
         "pubsub#max_payload_size": "60000",
         "pubsub#persist_items": "0",
         "pubsub#max_items": "1",
-        "pubsub#subscribe": "1",
+        "pubsub#subscribe": "0",
         "pubsub#deliver_payloads": "1",
         "pubsub#deliver_notifications": "1",
         "pubsub#notify_config": "0",

@@ -62,8 +62,8 @@ CONDITIONS: Mapping[type[BaseException], Condition] = {
 }
 
 
-def condition_of(error: BaseException) -> Condition | None:
-    """Its row of the table, or that of its nearest base class; ``None`` for what we do not raise on purpose."""
+def condition_of(error: BaseException | None) -> Condition | None:
+    """Its row of the table or that of its nearest base class; ``None`` for what is not ours."""
     for cls in type(error).__mro__:
         condition = CONDITIONS.get(cls)
         if condition is not None:
@@ -71,17 +71,18 @@ def condition_of(error: BaseException) -> Condition | None:
     return None
 
 
-def stanza_error(error: BaseException) -> StanzaError | None:
+def stanza_error(error: BaseException | None) -> StanzaError | None:
     """The stanza error for an exception of ours, or the exception itself where it is one already."""
     if isinstance(error, StanzaError):
         return error
     condition = condition_of(error)
-    if condition is None:
+    if error is None or condition is None:
         return None
     beside = Element((PUBSUB_ERRORS, condition.pubsub)) if condition.pubsub else None
+    text = str(error) if condition.told and error.args else ""
     if beside is not None and isinstance(error, errors.Unsupported):
         beside["feature"] = error.feature
-    text = str(error) if condition.told and error.args else ""
+        text = "" if text == error.feature else text
     return StanzaError(condition.name, condition.type, text=text or None, appCondition=beside)
 
 

@@ -55,7 +55,7 @@ class Form:
         return None
 
     def first_values(self) -> dict[str, str]:
-        """``var`` to first value, ``""`` for a field without one; without FORM_TYPE; the last of a name wins."""
+        """``var`` to first value, ``""`` without one; FORM_TYPE left out; the last of a name wins."""
         return {
             one.var: one.values[0] if one.values else ""
             for one in self.fields
@@ -77,25 +77,6 @@ class Form:
             if len(one.values) != 1:
                 raise BadForm("a form field has no value or more than one")
         return self.first_values()
-
-
-@frozen
-class Choice:
-    """
-    A field of a form that somebody is to fill in.
-
-    Attributes:
-        type: As in XEP-0004 section 3.3: ``boolean``, ``text-single``, ``list-single``, ...
-        label: What a person reads.
-        options: The values to choose from, for lists.
-    """
-
-    type: str = "text-single"
-    label: str = ""
-    options: tuple[str, ...] = ()
-
-
-_ANY = Choice()
 
 
 def text_of(element: Element) -> str:
@@ -132,19 +113,8 @@ def fields_of(parent: Element, form_type: str) -> dict[str, str]:
     return {}
 
 
-def form_element(
-    type: str,
-    form_type: str,
-    fields: Mapping[str, str] | Iterable[tuple[str, str]],
-    choices: Mapping[str, Choice] | None = None,
-) -> Element:
-    """
-    Build a form.
-
-    Args:
-        fields: ``var`` to value, in the order to be sent.
-        choices: For a form to be filled in: label, type and options of each field.
-    """
+def form_element(type: str, form_type: str, fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> Element:
+    """Build a form of this ``type`` and FORM_TYPE; ``fields`` are ``var`` to value, in order."""
     form = Element((DATA_FORMS, "x"))
     form["type"] = type
     hidden = form.addElement("field")
@@ -154,14 +124,7 @@ def form_element(
     for var, value in fields.items() if isinstance(fields, Mapping) else fields:
         one = form.addElement("field")
         one["var"] = var
-        if choices is not None:
-            choice = choices.get(var, _ANY)
-            one["type"] = choice.type
-            one["label"] = choice.label or var
         one.addElement("value", content=value)
-        if choices is not None:
-            for option in choice.options:
-                one.addElement("option").addElement("value", content=option)
     return form
 
 
