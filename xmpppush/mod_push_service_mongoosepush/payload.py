@@ -1,0 +1,212 @@
+"""
+A notification as a MongoosePush request: path and JSON for v1, v2 and v3.
+
+The shapes are what MongooseIM sends, with values of the types that MongoosePush's schema names; it
+refuses unknown fields and nulls, so what a registration does not name is left out. Where MongooseIM is
+careless we are not: the device id is percent-encoded, and text that a provider would refuse for its
+length is shortened.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from xmpppush.errors import PreconditionNotMet
+from xmpppush.model import Publish, PushSummary
+
+VERSIONS = ("v1", "v2", "v3")
+SERVICES = ("fcm", "apns")
+# A summary may come without text (privacy), yet MongoosePush wants a title and a body.
+DEFAULT_BODY = "New message"
+# APNs and FCM take 4096 bytes for everything: this leaves room for the rest of the request.
+MAX_TEXT = 2500
+MAX_NAME = 500
+MAX_DEVICE_ID = 4000  # of about 4050 on MongoosePush's connection to APNs breaks
+INT32 = 2**31 - 1
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._~\-]")  # RFC 3986 section 2.3
+_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}  # XML Schema's spellings, as in forms
+
+
+def request_for(
+    publish: Publish, api_version: str, services: tuple[str, ...] = SERVICES
+) -> tuple[str, bytes]:
+    """
+    Path and JSON of the request.
+
+    Args:
+        api_version: One of `VERSIONS`.
+        services: Names that ``service`` may have.
+
+    Raises:
+        PreconditionNotMet: A publish option is missing or has a value that the push service would
+            refuse. The text names the option, never its value.
+    """
+    options = publish.options
+    service = service_of(options, services)
+    path = f"/{api_version}/notification/{_encoded(device_id_of(options))}"
+    make = _flat if api_version == "v1" else _nested
+    return path, orjson.dumps(make(service, publish))
+
+
+def service_of(options: Mapping[str, str], services: tuple[str, ...] = SERVICES) -> str:
+    """The ``service`` option; raises `PreconditionNotMet`."""
+    service = options.get("service", "")
+    if not service:
+        raise PreconditionNotMet("publish option 'service' is missing")
+    if service not in services:
+        raise PreconditionNotMet(f"publish option 'service' is none of: {', '.join(services)}")
+    return service
+
+
+def device_id_of(options: Mapping[str, str]) -> str:
+    """
+    The ``device_id`` option or ``device``, as the tutorial calls it; raises `PreconditionNotMet`.
+    """
+    device_id = options.get("device_id") or options.get("device") or ""
+    if not device_id:
+        raise PreconditionNotMet("publish option 'device_id' is missing")
+    return device_id
+
+
+def _encoded(device_id: str) -> str:
+    # "." and ".." are steps in a path however they are spelled (RFC 3986 section 5.2.4).
+    encoded = _UNSAFE.sub(_percent, device_id) if len(device_id) <= MAX_DEVICE_ID else ""
+    if not encoded or len(encoded) > MAX_DEVICE_ID or device_id in (".", ".."):
+        raise PreconditionNotMet("publish option 'device_id' is no device id")
+    return encoded
+
+
+def _percent(match: re.Match[str]) -> str:
+    return quote(match[0], safe="")
+
+
+def _flat(service: str, publish: Publish) -> dict[str, Any]:
+    """Version 1: an alert without ``alert`` around it, no silent pushes, ``mode`` always."""
+    alert = _alert(publish)
+    content: dict[str, Any] = {"service": service, **alert}
+    content["mode"] = _mode(publish.options.get("mode") or "prod")
+    _take(("click_action", "topic"), publish.options, content)
+    return content
+
+
+def _nested(service: str, publish: Publish) -> dict[str, Any]:
+    """Versions 2 and 3."""
+    options = publish.options
+    content: dict[str, Any] = {"service": service}
+    if _boolean(options.get("silent") or "false", "silent"):
+        content["data"] = _data(publish)
+    else:
+        content["alert"] = alert = _alert(publish)
+        _take(("sound", "click_action"), options, alert)
+    _take(("mode", "priority", "topic", "mutable_content", "time_to_live"), options, content)
+    return content
+
+
+def _alert(publish: Publish) -> dict[str, Any]:
+    """
+    What the phone shows.
+
+    ``tag`` is the sender, so that on Android a sender's next notification replaces the last one. Where
+    the summary names no sender, the title is the domain or account that publishes.
+    """
+    summary = publish.notification.summary
+    sender = shortened(summary.last_message_sender or "", MAX_NAME)
+    alert: dict[str, Any] = {"title": sender or publish.sender}
+    if sender:
+        alert["tag"] = sender
+    alert["body"] = shortened(summary.last_message_body or "", MAX_TEXT) or DEFAULT_BODY
+    alert["badge"] = 1 if summary.message_count is None else _int32(summary.message_count)
+    return alert
+
+
+def _data(publish: Publish) -> dict[str, Any]:
+    """All of the summary, for an app that makes its own notification of it."""
+    summary: PushSummary = publish.notification.summary
+    data: dict[str, Any] = {}
+    if summary.message_count is not None:
+        data["message-count"] = _int32(summary.message_count)
+    if summary.pending_subscription_count is not None:
+        data["pending-subscription-count"] = _int32(summary.pending_subscription_count)
+    if summary.last_message_sender is not None:
+        data["last-message-sender"] = shortened(summary.last_message_sender, MAX_NAME)
+    if summary.last_message_body is not None:
+        data["last-message-body"] = shortened(summary.last_message_body, MAX_TEXT)
+    for name, value in publish.notification.extra.items():
+        data.setdefault(name, value)
+    return data
+
+
+def _take(names: tuple[str, ...], options: Mapping[str, str], content: dict[str, Any]) -> None:
+    # An empty field says nothing: MongoosePush would pass an empty topic on, and APNs refuse it.
+    for name in names:
+        value = options.get(name)
+        if value:
+            content[name] = _TYPES[name](value)
+
+
+def _boolean(value: str, name: str) -> bool:
+    try:
+        return _BOOLEANS[value]
+    except KeyError:
+        raise PreconditionNotMet(f"publish option '{name}' is not true or false") from None
+
+
+def _mutable(value: str) -> bool:
+    return _boolean(value, "mutable_content")
+
+
+def _time_to_live(value: str) -> int:
+    if not _INTEGER.fullmatch(value) or abs(int(value)) > INT32:
+        raise PreconditionNotMet("publish option 'time_to_live' is no number of seconds")
+    return int(value)
+
+
+def _mode(value: str) -> str:
+    if value not in ("prod", "dev"):
+        raise PreconditionNotMet("publish option 'mode' is not prod or dev")
+    return value
+
+
+def _priority(value: str) -> str:
+    if value not in ("normal", "high"):
+        raise PreconditionNotMet("publish option 'priority' is not normal or high")
+    return value
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "click_action": str,
+    "mode": _mode,
+    "mutable_content": _mutable,
+    "priority": _priority,
+    "sound": str,
+    "time_to_live": _time_to_live,
+    "topic": str,
+}
+
+
+def _int32(number: int) -> int:
+    """The nearest number that the schema takes; nobody has fewer than no messages."""
+    return min(max(number, 0), INT32)
+
+
+def shortened(text: str, limit: int) -> str:
+    """
+    ``text``, or its beginning and an ellipsis where it takes more than ``limit`` bytes as JSON.
+
+    A provider refuses the whole notification otherwise, and the phone would stay silent.
+    """
+    if len(text) * 4 <= limit or len(orjson.dumps(text)) - 2 <= limit:
+        return text
+    low, high = 0, limit
+    while low < high:  # the longest beginning that fits, by bisection
+        middle = (low + high + 1) // 2
+        if len(orjson.dumps(text[:middle])) - 2 <= limit - 3:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low] + "…"
