@@ -240,7 +240,7 @@ class ISessionHost(Interface):
 
     domains = Attribute("Frozenset of the domains served.")
 
-    def bind(session: object, account: str, resource: str | None) -> str:
+    def bind(session: ISession, account: str, resource: str | None) -> str:
         """
         Give a connection its resource (RFC 6120 section 7) and make it reachable.
 
@@ -254,10 +254,10 @@ class ISessionHost(Interface):
             LimitReached: The account has too many sessions.
         """
 
-    def unbind(session: object) -> None:
+    def unbind(session: ISession) -> None:
         """The connection is gone; may be called twice."""
 
-    def stanza(session: object, stanza: Element) -> None:
+    def stanza(session: ISession, stanza: Element) -> None:
         """
         A stanza of a bound session, ``from`` stamped with its full JID.
 

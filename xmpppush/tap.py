@@ -14,7 +14,6 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 
 from xmpppush import __version__
 from xmpppush.certificates import CertificateStore
@@ -67,10 +66,10 @@ class C2SListener(Service):
         if direct or section.tls == "direct":
             factory = TLSMemoryBIOFactory(self._certificates.sni_options(), False, factory)
             factory.noisy = False
-        failures: list[Failure] = []
-        endpoint.listen(factory).addCallbacks(self._listening, failures.append)
-        for failure in failures:
-            raise ConfigError([f"[{self.name}] {explain_listen_error(section.endpoint, failure.value)}"])
+        problems: list[Any] = []
+        endpoint.listen(factory).addCallbacks(self._listening, lambda failure: problems.append(failure.value))
+        for problem in problems:
+            raise ConfigError([f"[{self.name}] {explain_listen_error(section.endpoint, problem)}"])
         super().startService()
 
     def _listening(self, port: Any) -> None:

@@ -53,7 +53,11 @@ def test_the_sender_is_bare_except_in_a_room(kind, sender):
     """In a room the resource is who spoke."""
     message = stanza_of(f"<message type='{kind}' from='bob@localhost/desk'><body>Hi</body></message>")
     summary = notification_of(message).summary
-    assert (summary.message_count, summary.last_message_sender, summary.last_message_body) == (1, sender, "Hi")
+    assert (summary.message_count, summary.last_message_sender, summary.last_message_body) == (
+        1,
+        sender,
+        "Hi",
+    )
 
 
 def test_what_leaves_the_server_can_be_limited():

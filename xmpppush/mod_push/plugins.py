@@ -36,6 +36,7 @@ class Defaults:
 defaults = Defaults()
 
 
+@implementer(IPushPlugin)
 class Chain:
     """
     Several plugins as one: all have to want the push, the last one that prepares a notification of
@@ -43,6 +44,7 @@ class Chain:
     """
 
     def __init__(self, plugins: Sequence[Any]) -> None:
+        self.name = ", ".join(plugin.name for plugin in plugins)
         self._should_publish = _methods(plugins, "should_publish")
         self._prepare_notification = _methods(plugins, "prepare_notification")[-1]
         self._publish_notification = _methods(plugins, "publish_notification")

@@ -1,0 +1,118 @@
+"""Handing over offline messages while the disk is slow and sessions come and go."""
+
+import pytest
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from xmpppush.server.offline import OfflineMessages
+from xmpppush.testing.builders import an_offline_message
+from xmpppush.testing.sessions import stanza_of
+
+
+class SlowMessages:
+    """Only what handing over needs of an IMessageStore; `waiting` answers when told to."""
+
+    def __init__(self, *bodies):
+        self.rows = [
+            an_offline_message(id=number, xml=f"<message><body>{body}</body></message>")
+            for number, body in enumerate(bodies, 1)
+        ]
+        self.asked = []
+
+    def waiting(self, account):
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def answer(self):
+        self.asked[-1].callback(tuple(self.rows))
+
+    def forget(self, ids):
+        self.rows = [row for row in self.rows if row.id not in ids]
+        return succeed(None)
+
+
+class Session:
+    def __init__(self, account="alice@localhost"):
+        self.account = account
+        self.got = []
+
+    def send(self, stanza):
+        self.got.append(str(stanza.body))
+
+    def send_xml(self, xml):
+        self.send(stanza_of(xml))
+
+
+@pytest.fixture
+def rerouted():
+    return []
+
+
+@pytest.fixture
+def messages():
+    return SlowMessages("one", "two")
+
+
+@pytest.fixture
+def offline(messages, rerouted):
+    return OfflineMessages(messages, Clock(), lambda stanza: rerouted.append(str(stanza.body)))
+
+
+def send(offline, session, body):
+    xml = f"<message><body>{body}</body></message>"
+    offline.send(session, stanza_of(xml), xml)
+
+
+def test_what_arrives_meanwhile_comes_afterwards(offline, messages):
+    """The order is the sender's."""
+    session = Session()
+    offline.flush(session)
+    send(offline, session, "three")
+    assert session.got == []
+    messages.answer()
+    send(offline, session, "four")
+    assert session.got == ["one", "two", "three", "four"]
+    assert messages.rows == []
+
+
+def test_other_sessions_do_not_wait(offline, messages):
+    """Only the one that is being served."""
+    offline.flush(Session())
+    other = Session("bob@localhost")
+    send(offline, other, "hello")
+    assert other.got == ["hello"]
+
+
+def test_two_sessions_do_not_both_get_them(offline, messages):
+    """The first one to be present is served."""
+    first, second = Session(), Session()
+    offline.flush(first)
+    offline.flush(second)
+    messages.answer()
+    messages.answer()
+    assert (first.got, second.got) == (["one", "two"], [])
+
+
+def test_nothing_is_forgotten_for_a_session_that_went_away(offline, messages, rerouted):
+    """They wait on, or go to the next session; what was held for it is routed anew."""
+    first, second = Session(), Session()
+    offline.flush(first)
+    send(offline, first, "three")
+    offline.flush(second)
+    offline.gone(first)
+    assert rerouted == ["three"]
+    messages.answer()
+    assert first.got == []
+    assert len(messages.rows) == 2
+    messages.answer()
+    assert second.got == ["one", "two"]
+
+
+def test_a_failing_disk_does_not_hold_the_new_ones_back(offline, messages):
+    """Said in the log; the stored ones stay where they are."""
+    session = Session()
+    offline.flush(session)
+    send(offline, session, "three")
+    messages.asked[-1].errback(OSError("disk"))
+    assert session.got == ["three"]
+    assert len(messages.rows) == 2
