@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,6 @@ from xmpppush.storage.migrate import current, upgrade
 T = TypeVar("T")
 
 MAX_PROBLEMS = 20  # lines about one batch file
-POOL_FROM = 50  # accounts from which on several processes derive their keys
 
 
 class CommandError(PushError):
@@ -243,29 +242,19 @@ def derive_all(lines: Sequence[Line], now: float) -> Iterator[Account | str]:
     """
     The accounts of the lines, in their order; a problem instead where a password is none.
 
-    A key takes milliseconds of hashing on purpose: many are spread over the cores.
+    A key takes milliseconds of hashing on purpose. Python's lock is released meanwhile, so threads
+    use all cores.
     """
-    passwords = [line.password for line in lines]
-    if len(lines) < POOL_FROM:
-        results: Iterable[Mapping[str, ScramKeys] | str] = map(_keys_or_problem, passwords)
-        yield from _accounts(lines, results, now)
-        return
-    with ProcessPoolExecutor() as executor:
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
         try:
-            yield from _accounts(lines, executor.map(_keys_or_problem, passwords, chunksize=25), now)
-        except BaseException:  # Ctrl-C: nothing of it is wanted any more
+            results = executor.map(_keys_or_problem, [line.password for line in lines])
+            for line, result in zip(lines, results, strict=True):
+                if isinstance(result, str):
+                    yield f"line {line.number}: {line.jid}: {result}"
+                else:
+                    yield Account(line.jid, result, now)
+        finally:  # after Ctrl-C nothing more of it is wanted
             executor.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _accounts(
-    lines: Sequence[Line], results: Iterable[Mapping[str, ScramKeys] | str], now: float
-) -> Iterator[Account | str]:
-    for line, result in zip(lines, results, strict=True):
-        if isinstance(result, str):
-            yield f"line {line.number}: {line.jid}: {result}"
-        else:
-            yield Account(line.jid, result, now)
 
 
 def add_batch(config: Config, octets: bytes) -> int:
