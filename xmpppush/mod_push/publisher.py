@@ -195,13 +195,9 @@ class Publisher:
                 delivery = await self._accept(registration, notification)
                 (stored,) = await self._messages.keep(None, [delivery], 0)
                 outcome = await self._first_outcome(stored)
-                said = (
-                    "delivered to the push service"
-                    if outcome is None
-                    else f"{type(outcome).__name__}: {outcome}"
-                )
             except PushError as error:
-                said = f"{type(error).__name__}: {error}"
+                outcome = error
+            said = "the push service took it" if outcome is None else f"{type(outcome).__name__}: {outcome}"
             lines.append(f"{registration.pubsub} {registration.node}: {said}")
         return lines
 
