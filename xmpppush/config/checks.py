@@ -29,7 +29,10 @@ def problems_between(config: Config, sections: Collection[str]) -> Iterator[Prob
 def _lonely_pools(sections: Collection[str]) -> Iterator[Problem]:
     if "mongoosepush" not in sections:
         for section in sections:
-            if section.startswith("mongoosepush:"):
+            if (
+                section.startswith(("mongoosepush:fcm:", "mongoosepush:apns:"))
+                or section == "mongoosepush:sandbox"
+            ):
                 yield f"[{section}]", "needs a [mongoosepush] section to belong to"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import _parse, quoteStringArgument
 from twisted.internet.interfaces import (
@@ -68,11 +68,14 @@ class Endpoint:
         kind: ``tcp``, ``ssl``, ..., of the innermost endpoint where ``haproxy:`` wraps one.
         parameters: By the names that Twisted gives them; paths are absolute.
         wrappers: ``haproxy:`` or nothing.
+        required: The names of the parameters that are given by position.
+        arguments: All by position of a kind that only a plugin of Twisted's knows.
     """
 
     kind: str
     parameters: Mapping[str, str] = field(factory=dict)
     wrappers: str = ""
+    required: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
 
     @property
@@ -110,13 +113,11 @@ class Endpoint:
         return mine == theirs or bool({mine, theirs} & {"", "0.0.0.0", "::"})  # noqa: S104
 
     def __str__(self) -> str:
-        names = _SERVERS.get(self.kind, ()) or _CLIENTS.get(self.kind, ())
-        first = next((n.rstrip("*") for n in names), "")
-        words = [self.kind, *map(quoteStringArgument, self.arguments)]
-        words += [quoteStringArgument(self.parameters[first])] if first in self.parameters else []
-        words += [
-            f"{key}={quoteStringArgument(value)}" for key, value in self.parameters.items() if key != first
-        ]
+        by_position = (*self.arguments, *(self.parameters[name] for name in self.required))
+        words = [self.kind, *map(quoteStringArgument, by_position)]
+        for key, value in self.parameters.items():
+            if key not in self.required:
+                words.append(f"{key}={quoteStringArgument(value)}")
         return self.wrappers + ":".join(words)
 
 
@@ -134,7 +135,7 @@ def parse_server_endpoint(text: str, folder: Path) -> Endpoint:
         inner = parse_server_endpoint(text.removeprefix("haproxy:"), folder)
         if inner.wrappers:
             raise BadValue("wraps haproxy: twice")
-        return Endpoint(inner.kind, inner.parameters, "haproxy:", inner.arguments)
+        return evolve(inner, wrappers="haproxy:")
     return _parse_endpoint(text, folder, _SERVERS, IStreamServerEndpointStringParser, ("haproxy",))
 
 
@@ -149,7 +150,7 @@ def moved(endpoint: Endpoint, part: str, value: str) -> Endpoint:
         raise BadValue(f"has no {part} to change")
     parameters = {**endpoint.parameters, part: value}
     _check_parameters(parameters)
-    return Endpoint(endpoint.kind, parameters, endpoint.wrappers)
+    return evolve(endpoint, parameters=parameters)
 
 
 def _parse_endpoint(
@@ -179,7 +180,7 @@ def _parse_endpoint(
             parameters[key] = str(folder / parameters[key])
             if key in _FILES:
                 _check_file(key, Path(parameters[key]))
-    return Endpoint(kind, parameters)
+    return Endpoint(kind, parameters, required=tuple(name[:-1] for name in names if name.endswith("*")))
 
 
 def _bind(

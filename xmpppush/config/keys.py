@@ -190,9 +190,9 @@ class Keys:
 
     def _parse(self, key: str, entry: Entry, parse: Callable[[str], T], default: T, secret: bool) -> T:
         visible = not (secret or entry.variable or "${" in entry.text or entry.text.startswith("file:"))
-        what = shown(entry.text) if visible else "the value"
         try:
             return parse(entry.text if entry.variable else self._source.expand(entry.text))
         except BadValue as error:
+            what = shown(error.part or entry.text) if visible else "the value"
             self.problem(key, f"{what} {error}")
             return default

@@ -53,11 +53,11 @@ from xmpppush.config.values import (
     line,
     listed,
     name,
-    nearest,
     optional_address,
     optional_file_in,
     printable,
     size,
+    suggestion,
     web_path,
     whole,
 )
@@ -600,14 +600,11 @@ def _split_twice(section: str) -> tuple[str, str, str]:
 
 def _section_hint(section: str) -> str:
     """The nearest known section, with the name that the unknown one gave."""
+    if section in NAMED_SECTIONS:
+        return f"; did you mean [{section}:NAME]?"
+    label = section.rpartition(":")[2] if ":" in section else "NAME"
+    known = [*PLAIN_SECTIONS, *(f"{head}:{label}" for head in NAMED_SECTIONS)]
+    if hint := suggestion(section, known, "[{}]"):
+        return hint
     known = [*PLAIN_SECTIONS, *(f"{head}:NAME" for head in NAMED_SECTIONS)]
-    for text, name_part in ((section, ""), (section.rpartition(":")[0], section.rpartition(":")[2])):
-        heads = PLAIN_SECTIONS if not name_part else NAMED_SECTIONS
-        match = nearest(text, heads) if text else None
-        if match:
-            full = f"{match}:{name_part}" if name_part else match
-            return f"; did you mean [{full}]?"
-    match = nearest(section, NAMED_SECTIONS)
-    if match:
-        return f"; did you mean [{match}:NAME]?"
     return f"; known are {', '.join(f'[{each}]' for each in known)}"

@@ -43,7 +43,16 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?")
 
 
 class BadValue(ValueError):
-    """What is wrong with a value, in words that follow the value: ``is no ...``, ``cannot be read: ...``."""
+    """
+    What is wrong with a value, in words that follow the value: ``is no ...``, ``cannot be read: ...``.
+
+    Attributes:
+        part: The item of a list that is meant, ``""`` for the whole value. As secret as the value.
+    """
+
+    def __init__(self, reason: str, part: str = "") -> None:
+        super().__init__(reason)
+        self.part = part
 
 
 def printable(text: str) -> str:
@@ -162,9 +171,9 @@ def listed(item: Callable[[str], T], least: int = 0) -> Callable[[str], tuple[T,
             try:
                 value = item(word)
             except BadValue as error:
-                raise BadValue(f"has an item that {error}") from None
+                raise BadValue(str(error), part=word) from None
             if value in values:
-                raise BadValue("names one thing twice")
+                raise BadValue("is named twice", part=word)
             values.append(value)
         if len(values) < least:
             raise BadValue("is empty; at least one is needed")
@@ -189,7 +198,7 @@ def domain(text: str) -> str:
     try:
         jid = parse_jid(text.removesuffix("."))
         labels = jid.host.encode("idna").decode("ascii").split(".")
-    except (BadJid, UnicodeError):
+    except (BadJid, UnicodeError, IndexError):  # IndexError: Twisted's nameprep of an empty label
         raise BadValue("is no domain name") from None
     if jid.user is not None or jid.resource is not None or not all(map(_LABEL.fullmatch, labels)):
         raise BadValue("is no domain name")
