@@ -6,43 +6,28 @@ broken JSON, too big) has its own status here, and a body that says so.
 """
 
 import math
-import os
-from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import version as version_of
-from typing import Any, cast
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
 from xmpppush.errors import DeliveryError, DeviceUnregistered, Refused, TryLater
 from xmpppush.interfaces import IPushProvider
 from xmpppush.mongoosepush.health import IHasPools, report
+from xmpppush.mongoosepush.http_server import Answer, HTTPRequest
 from xmpppush.mongoosepush.schemas import VERSIONS, InvalidRequest, Problem, read_request
 
-MAX_BODY = 8 * 1024 * 1024
 # FCM's longest are some hundred characters, APNs' 64 to 200; a Web Push subscription is a few hundred.
 MAX_DEVICE_ID = 4096
 # MongoosePush gives a provider five seconds; a provider of ours that bounds itself answers before.
 PROVIDER_TIMEOUT = 5.0
-
-
-@frozen
-class Answer:
-    """An HTTP answer with a JSON body."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
 
 
 DELIVERED = Answer(200, b"null")
@@ -185,46 +170,34 @@ def accepts(accept: str | None, *types: str) -> bool:
     return not ranges.isdisjoint(wanted)
 
 
-class PushResource(Resource):
-    """The API as the one resource of a twisted.web site: nothing to traverse, every path comes here."""
+class PushAPI:
+    """The API's paths; call it with a request."""
 
-    isLeaf = True
+    def __init__(self, notifications: NotificationAPI) -> None:
+        self._notifications = notifications
 
-    def __init__(self, api: NotificationAPI, random: Callable[[int], bytes] = os.urandom) -> None:
-        super().__init__()
-        self._api = api
-        self._random = random
-
-    def render(self, request: Request) -> bytes | int:
-        # Doubled and trailing slashes do not count, as in MongoosePush.
-        path = [segment for segment in request.path.split(b"/") if segment]
-        self._set_headers(request)
-        answer = self._answer(request, path)
-        if isinstance(answer, Answer):
-            return _start(request, answer)
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-        answer.addCallback(partial(_finish, request, gone))
-        return NOT_DONE_YET
-
-    def _answer(self, request: Request, path: list[bytes]) -> "Answer | Deferred[Answer]":
-        version = path[0].decode("ascii", "replace") if path else ""
+    def __call__(self, request: HTTPRequest) -> "Answer | Deferred[Answer]":
+        """The answer, or a Deferred of it that never fails."""
+        path = _segments(request)
+        version = _version(path)
         if len(path) == 3 and path[1] == b"notification" and version in VERSIONS:
             return self._notification(request, version, path[2])
         if path == [b"healthcheck"]:
-            if request.method not in (b"GET", b"HEAD"):
-                return refusal("", 405, "method_not_allowed", (("allow", "GET, HEAD"),))
-            if not accepts(request.getHeader("accept"), "application/json", "application/health+json"):
-                return refusal("", 406, "not_acceptable")
-            return self._api.health()
+            return self._health(request)
         return refusal(version, 404, "not_found")
 
-    def _notification(self, request: Request, version: str, segment: bytes) -> "Answer | Deferred[Answer]":
-        if request.method != b"POST":
+    def refuse(self, request: HTTPRequest, status: int, reason: str) -> Answer:
+        """For what the HTTP server refuses, in the words of the request's version."""
+        return refusal(_version(_segments(request)), status, reason)
+
+    def _notification(
+        self, request: HTTPRequest, version: str, segment: bytes
+    ) -> "Answer | Deferred[Answer]":
+        if request.method != "POST":
             return refusal(version, 405, "method_not_allowed", (("allow", "POST"),))
-        if not accepts(request.getHeader("accept"), "application/json"):
+        if not accepts(request.headers.get("accept"), "application/json"):
             return refusal(version, 406, "not_acceptable")
-        content_type = request.getHeader("content-type")
+        content_type = request.headers.get("content-type")
         if content_type is None:
             return invalid([Problem("Missing header: content-type", "/")])
         if content_type.split(";", 1)[0].strip() != "application/json":
@@ -232,17 +205,23 @@ class PushResource(Resource):
         device_id = read_device_id(segment)
         if device_id is None:
             return refusal(version, 400, "invalid_request")
-        content = request.content
-        return self._api.notify(version, device_id, content.read() if content is not None else b"")
+        return self._notifications.notify(version, device_id, request.content)
 
-    def _set_headers(self, request: Request) -> None:
-        given = request.getHeader(b"x-request-id")
-        request_id = given if given and 20 <= len(given) <= 200 else urlsafe_b64encode(self._random(15))
-        headers = request.responseHeaders
-        headers.setRawHeaders(b"Server", [b"xmpppush"])
-        headers.setRawHeaders(b"X-Request-Id", [request_id])
-        headers.setRawHeaders(b"Cache-Control", [b"max-age=0, private, must-revalidate"])
-        headers.setRawHeaders(b"Content-Type", [b"application/json; charset=utf-8"])
+    def _health(self, request: HTTPRequest) -> Answer:
+        if request.method not in ("GET", "HEAD"):
+            return refusal("", 405, "method_not_allowed", (("allow", "GET, HEAD"),))
+        if not accepts(request.headers.get("accept"), "application/json", "application/health+json"):
+            return refusal("", 406, "not_acceptable")
+        return self._notifications.health()
+
+
+def _segments(request: HTTPRequest) -> list[bytes]:
+    """Doubled and trailing slashes do not count, as in MongoosePush."""
+    return [segment for segment in request.path.split(b"/") if segment]
+
+
+def _version(path: list[bytes]) -> str:
+    return path[0].decode("ascii", "replace") if path else ""
 
 
 def read_device_id(segment: bytes) -> str | None:
@@ -254,19 +233,3 @@ def read_device_id(segment: bytes) -> str | None:
         return decoded.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _start(request: Request, answer: Answer) -> bytes:
-    request.setResponseCode(answer.status)
-    for name, value in answer.headers:
-        request.setHeader(name, value)
-    return answer.body
-
-
-def _finish(request: Request, gone: list[Any], answer: Answer) -> None:
-    if gone:  # the caller went away meanwhile
-        return
-    body = _start(request, answer)
-    request.setHeader(b"content-length", b"%d" % len(body))
-    request.write(body)
-    request.finish()
