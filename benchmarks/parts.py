@@ -70,7 +70,7 @@ def http(reactor: Any, requests: int = 10_000) -> "Deferred[list[Figure]]":
 
                 await _all(post, IN_FLIGHT)  # connections open
                 figures.append((f"POST, {agent} agent", await _all(post, requests)))
-                await pool.close()
+                await pool.stopService()
         return figures
 
     return Deferred.fromCoroutine(measure())
