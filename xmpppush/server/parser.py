@@ -77,8 +77,10 @@ class StreamParser:
         started: Called with the header, an `Element` without children, all its names explicit.
         received: Called with each stanza, its ``parent`` ``None``.
         ended: Called at the stream's closing tag.
-        max_size: Bytes of one stanza; `max_size` can be changed between stanzas.
+        max_size: Bytes of one stanza, or of the header.
         namespace: The stream's content namespace.
+        keepalives: Any amount of whitespace may stand between stanzas. Otherwise it counts, so that
+            it too comes to an end.
     """
 
     __slots__ = (
@@ -90,7 +92,9 @@ class StreamParser:
         "_expat",
         "_fed",
         "_held",
+        "_keepalives",
         "_known_names",
+        "_max_size",
         "_name_size",
         "_names",
         "_namespace",
@@ -103,7 +107,6 @@ class StreamParser:
         "_started",
         "_stopped",
         "_text",
-        "max_size",
     )
 
     def __init__(
@@ -113,11 +116,13 @@ class StreamParser:
         ended: Callable[[], None],
         max_size: int = BEFORE_AUTHENTICATION,
         namespace: str = CLIENT,
+        keepalives: bool = False,
     ) -> None:
         self._started = started
         self._received = received
         self._ended = ended
-        self.max_size = max_size
+        self._max_size = max_size
+        self._keepalives = keepalives
         self._namespace = namespace
         self._names: dict[str, str] = {}
         self._known_names = 0
@@ -232,14 +237,14 @@ class StreamParser:
         unread = self._fed - parser.CurrentByteIndex
         if unread:
             self._rescanned += unread
-            if self._rescanned > _RESCANS * self.max_size:
+            if self._rescanned > _RESCANS * self._max_size:
                 raise StreamFault("policy-violation", "a tag in too many pieces")
-        if self._fed - self._stanza_start > self.max_size:
+        if self._fed - self._stanza_start > self._max_size:
             self._check_size(0)
 
     def _check_size(self, held: int) -> None:
-        if self._fed + held - self._stanza_start > self.max_size:
-            raise StreamFault("policy-violation", f"a stanza has {self.max_size} bytes at the most")
+        if self._fed + held - self._stanza_start > self._max_size:
+            raise StreamFault("policy-violation", f"a stanza has {self._max_size} bytes at the most")
 
     def _start(self, name: str, attributes: dict[Any, str]) -> None:
         try:
@@ -320,8 +325,8 @@ class StreamParser:
             self._depth -= 1
             return
         end = self._expat.CurrentByteIndex
-        if end - self._stanza_start > self.max_size:
-            raise StreamFault("policy-violation", f"a stanza has {self.max_size} bytes at the most")
+        if end - self._stanza_start > self._max_size:
+            raise StreamFault("policy-violation", f"a stanza has {self._max_size} bytes at the most")
         self._stanza_start = end
         self._rescanned = 0
         if self._prefixes:
@@ -342,9 +347,8 @@ class StreamParser:
             self._text.append(data)
         elif data.strip(" \t\r\n"):
             raise StreamFault("bad-format", "text between stanzas")
-        elif self.max_size > BEFORE_AUTHENTICATION:
-            # Whitespace keepalives (RFC 6120 section 4.6.1) are no part of a stanza. Before
-            # authentication they count, so that they too come to an end.
+        elif self._keepalives:
+            # Whitespace (RFC 6120 section 4.6.1) is no part of the stanza after it.
             self._stanza_start = self._expat.CurrentByteIndex
             self._rescanned = 0
 

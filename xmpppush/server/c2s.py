@@ -1,0 +1,596 @@
+"""
+Client connections (RFC 6120): TLS, login, resource binding, and then stanzas for the server behind.
+
+A connection takes care of everything that one client can do wrong; `ISessionHost` gets stanzas that are
+what they should be, from whom they say.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random, SystemRandom
+from typing import Any
+from xml.sax.saxutils import escape
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime, ISSLTransport
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.words.protocols.jabber.jid import JID
+from twisted.words.xish.domish import Element
+from zope.interface import implementer
+
+from xmpppush.certificates import CertificateStore
+from xmpppush.config.sections import AuthSection, LimitsSection, ListenSection
+from xmpppush.errors import BadStanza, ConfigError, NotAllowed, PushError
+from xmpppush.interfaces import IAuthenticator, ISession, ISessionHost
+from xmpppush.jids import BadJid, parse_jid
+from xmpppush.server import sasl
+from xmpppush.server.parser import StreamFault
+from xmpppush.server.sasl import SASLFailure
+from xmpppush.server.stream import BACKLOG, LOGIN, RATE, XMPPStream, stop_timer
+from xmpppush.server.throttle import Throttle, network_of
+from xmpppush.xep.conditions import error_reply
+from xmpppush.xep.namespaces import BIND, SASL, SESSION, TLS
+
+BURST = 10  # seconds' worth of stanzas that may come at once
+STOP_TIMEOUT = 3.0  # seconds for all clients to say goodbye
+MAX_FAILURES = 5  # of one connection, where [auth] max_failures is 0
+
+_STANZAS = ("message", "presence", "iq")
+_REQUESTS = ("get", "set")
+_ANSWERS = ("result", "error")
+
+
+@implementer(ISession, IHandshakeListener)
+class C2SConnection(XMPPStream):
+    """
+    One client, from its first octet on.
+
+    Attributes:
+        network: What its address counts as, for limits.
+        account, resource, full, jid: Set when the resource is bound.
+        priority, presence, interested: Kept here for the host.
+    """
+
+    network = ""
+    account = ""
+    resource = ""
+    full = ""
+    jid: JID
+    priority: int | None = None
+    presence: Element | None = None
+    interested = False
+
+    _log = Logger()
+    _secure = False
+    _handshaking = False
+    _bound = False
+    _failures = 0
+    _awaited: "Deferred[Any] | None" = None
+    _answer: "Deferred[bytes] | None" = None
+    _received = 0
+    _rate_timer: Any = None
+    _timeout: Any = None
+
+    def __init__(self, factory: "C2SFactory") -> None:
+        self._factory = factory
+        self._receive: Callable[[Element], None] = self._negotiate
+        self._rate = factory.limits.c2s_stanzas_per_second
+        self._tokens = float(BURST * self._rate)
+        self._refilled = factory.clock.seconds()
+        super().__init__(factory.host.domains, factory.clock, factory.random)
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._secure = self._handshaking = ISSLTransport.providedBy(self.transport)
+        limit = self._factory.limits.unauthenticated_timeout
+        self._timeout = self._clock.callLater(limit, self._timed_out)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        self._handshaking = False
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._handshaking and not self.closed:
+            self._log.info(
+                "TLS handshake with {address} failed: {reason}", address=self.address, reason=_why(reason)
+            )
+        super().connectionLost(reason)
+        self._factory.lost(self)
+
+    def streamClosed(self) -> None:
+        stop_timer(self._timeout)
+        stop_timer(self._rate_timer)
+        if self._awaited is not None:
+            self._awaited.cancel()
+        if self._bound:
+            # Not only when the connection is gone: what is sent to a closed stream would be lost.
+            self._factory.host.unbind(self)
+
+    def streamRefused(self, condition: str, text: str) -> None:
+        self._log.info(
+            "stream of {user} at {address} refused: {condition} {text}",
+            user=self.full or self.account or "nobody yet",
+            address=self.address,
+            condition=condition,
+            text=text,
+        )
+
+    def _timed_out(self) -> None:
+        self.refuse(StreamFault("connection-timeout", "not logged in for too long"))
+
+    def streamStarted(self, header: Element) -> None:
+        if self.account:
+            features = f"<bind xmlns='{BIND}'/><session xmlns='{SESSION}'><optional/></session>"
+        else:
+            features = self._starttls_feature() + self._mechanisms_feature()
+        self.send_xml(f"<stream:features>{features}</stream:features>")
+
+    def elementReceived(self, element: Element) -> None:
+        self._receive(element)
+
+    # TLS (RFC 6120 section 5).
+
+    @property
+    def _tls(self) -> str:
+        return "none" if self._secure else self._factory.listen.tls
+
+    def _starttls_feature(self) -> str:
+        if self._tls == "required":
+            return f"<starttls xmlns='{TLS}'><required/></starttls>"
+        return f"<starttls xmlns='{TLS}'/>" if self._tls == "optional" else ""
+
+    def _negotiate(self, element: Element) -> None:
+        if element.uri == SASL and element.name == "auth":
+            self._auth(element)
+        elif element.uri == SASL and element.name in ("response", "abort"):
+            self._fail_login(SASLFailure("malformed-request", "no login is going on"))
+        elif element.uri == TLS and element.name == "starttls":
+            self._starttls()
+        else:
+            raise StreamFault("not-authorized")
+
+    def _starttls(self) -> None:
+        options = None
+        if self._tls in ("required", "optional"):
+            try:
+                options = self._factory.certificates.server_options(self.domain)
+            except ConfigError as error:
+                self._log.error("no TLS for {domain}: {reason}", domain=self.domain, reason=str(error))
+        if options is None:
+            self.send_xml(f"<failure xmlns='{TLS}'/>")
+            self.close()
+            return
+        self.send_xml(f"<proceed xmlns='{TLS}'/>")
+        self.restart()
+        self._secure = self._handshaking = True
+        self.transport.startTLS(options)  # type: ignore[union-attr]
+
+    # Login (RFC 6120 section 6).
+
+    def _mechanisms(self) -> list[str]:
+        if self._tls == "required":
+            return []
+        auth = self._factory.auth
+        plain = self._secure or auth.allow_plain_without_tls
+        return [name for name in auth.mechanisms if name in sasl.SCRAM or (name == sasl.PLAIN and plain)]
+
+    def _mechanisms_feature(self) -> str:
+        names = "".join(f"<mechanism>{name}</mechanism>" for name in self._mechanisms())
+        return f"<mechanisms xmlns='{SASL}'>{names}</mechanisms>" if names else ""
+
+    def _auth(self, element: Element) -> None:
+        mechanism = element.attributes.get("mechanism", "")
+        try:
+            if mechanism not in self._mechanisms():
+                if mechanism in self._factory.auth.mechanisms and not self._secure:
+                    raise SASLFailure("encryption-required")
+                raise SASLFailure("invalid-mechanism")
+            self._check_throttle("")
+            initial = sasl.decode(str(element))
+        except SASLFailure as failure:
+            self._fail_login(failure)
+            return
+        self._receive = self._authenticating
+        Deferred.fromCoroutine(self._log_in(mechanism, initial)).addErrback(self._login_broke)
+
+    def _authenticating(self, element: Element) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None or element.uri != SASL or element.name not in ("response", "abort"):
+            raise StreamFault("policy-violation", "one step of a login at a time")
+        try:
+            if element.name == "abort":
+                raise SASLFailure("aborted")
+            data = sasl.decode(str(element)) or b""
+        except SASLFailure as failure:
+            answer.errback(failure)
+        else:
+            answer.callback(data)
+
+    async def _log_in(self, mechanism: str, initial: bytes | None) -> None:
+        account = ""
+        try:
+            if initial is None:
+                initial = await self._challenge(b"")
+            if mechanism == sasl.PLAIN:
+                login = sasl.read_plain(initial, self.domain)
+                account = login.account
+                self._check_throttle(account)
+                authenticator = self._factory.authenticator
+                fits = await self._look_up(authenticator.check_password(account, login.password))
+                # Again, for those who try many passwords at the same time: none of them gets an answer.
+                self._check_throttle(account)
+                if not fits:
+                    raise SASLFailure("not-authorized")
+                last = b""
+            else:
+                exchange = sasl.Scram(mechanism, self.domain, self._factory.secret, self._random)
+                account = exchange.first(initial)
+                self._check_throttle(account)
+                keys = await self._look_up(self._factory.authenticator.keys(account, mechanism))
+                proof = await self._challenge(exchange.challenge(keys))
+                self._check_throttle(account)
+                last = exchange.final(proof)
+        except SASLFailure as failure:
+            self._fail_login(failure, account)
+        else:
+            self._logged_in(account, mechanism, last)
+
+    async def _challenge(self, data: bytes) -> bytes:
+        content = sasl.encode(data) if data else ""
+        self.send_xml(f"<challenge xmlns='{SASL}'>{content}</challenge>")
+        self._answer = Deferred()
+        return await self._wait_for(self._answer)
+
+    async def _look_up(self, found: "Deferred[Any]") -> Any:
+        if found.called:
+            return await found
+        # Nothing that comes meanwhile could be understood yet.
+        self.pause(LOGIN)
+        try:
+            return await self._wait_for(found)
+        finally:
+            if not self.closed:
+                self.resume(LOGIN)
+
+    async def _wait_for(self, awaited: "Deferred[Any]") -> Any:
+        self._awaited = awaited
+        try:
+            return await awaited
+        finally:
+            self._awaited = None
+
+    def _login_broke(self, failure: Failure) -> None:
+        if self.closed:
+            return
+        self._log.failure("a login from {address} could not be checked", failure, address=self.address)
+        self._fail_login(SASLFailure("temporary-auth-failure"))
+
+    def _check_throttle(self, account: str) -> None:
+        now = self._clock.seconds()
+        factory = self._factory
+        if factory.addresses.is_blocked(network_of(self.address), now) or (
+            account and factory.accounts.is_blocked(account, now)
+        ):
+            raise SASLFailure("temporary-auth-failure", "too many failures, try again later")
+
+    def _fail_login(self, failure: SASLFailure, account: str = "") -> None:
+        if self.closed:
+            return
+        self._receive = self._negotiate
+        text = f"<text xml:lang='en'>{escape(failure.text)}</text>" if failure.text else ""
+        self.send_xml(f"<failure xmlns='{SASL}'><{failure.condition}/>{text}</failure>")
+        self._count_failure(failure, account)
+
+    def _count_failure(self, failure: SASLFailure, account: str) -> None:
+        factory = self._factory
+        now = self._clock.seconds()
+        if failure.condition not in ("aborted", "temporary-auth-failure", "encryption-required"):
+            self._log.info(
+                "login of {account} from {address} failed: {reason}",
+                account=account or "an unreadable name",
+                address=self.address,
+                reason=str(failure),
+            )
+            network = network_of(self.address)
+            if factory.addresses.failed(network, now):
+                self._log.warn(
+                    "no more logins from {network} for a while: too many failures", network=network
+                )
+            if account and factory.accounts.failed(account, now):
+                self._log.warn("no more logins of {account} for a while: too many failures", account=account)
+        self._failures += 1
+        if self._failures >= (factory.auth.max_failures or MAX_FAILURES):
+            # RFC 6120 section 6.4.5
+            self.refuse(StreamFault("policy-violation", "too many failed logins"))
+
+    def _logged_in(self, account: str, mechanism: str, last: bytes) -> None:
+        if self.closed:
+            return
+        self._factory.accounts.succeeded(account)
+        self._log.debug(
+            "{account} logged in from {address} by {mechanism}",
+            account=account,
+            address=self.address,
+            mechanism=mechanism,
+        )
+        content = sasl.encode(last) if last else ""
+        self.send_xml(f"<success xmlns='{SASL}'>{content}</success>")
+        self.account = account
+        self._receive = self._bind
+        self.restart(self._factory.listen.max_stanza_size, keepalives=True)
+
+    # Resource binding (RFC 6120 section 7).
+
+    def _bind(self, iq: Element) -> None:
+        request = iq.firstChildElement()
+        if (
+            (iq.uri, iq.name, iq.attributes.get("type")) != (None, "iq", "set")
+            or request is None
+            or (request.uri, request.name) != (BIND, "bind")
+        ):
+            raise StreamFault("not-authorized", "bind a resource first")
+        wanted = next((str(child) for child in request.elements(BIND, "resource")), "")
+        try:
+            _check_iq(iq)
+            resource = self._factory.host.bind(self, self.account, wanted or None)
+        except PushError as error:
+            self._reply_error(iq, error)
+            return
+        self.resource = resource
+        self.full = f"{self.account}/{resource}"
+        self.jid = parse_jid(self.full)
+        self._bound = True
+        self._receive = self._stanza
+        stop_timer(self._timeout)
+        self._timeout = None
+        result = _result(iq)
+        result.addElement((BIND, "bind")).addElement((BIND, "jid"), content=self.full)
+        self.send(result)
+
+    # Stanzas (RFC 6120 section 8).
+
+    def _stanza(self, stanza: Element) -> None:
+        self._received += 1
+        attributes = stanza.attributes
+        name = stanza.name
+        if stanza.uri is not None or name not in _STANZAS:
+            raise StreamFault("invalid-namespace" if name in _STANZAS else "unsupported-stanza-type")
+        sender = attributes.get("from")
+        if sender is not None and sender != self.full and not self._is_own(sender):
+            raise StreamFault("invalid-from")  # section 8.1.2.1
+        attributes["from"] = self.full
+        try:
+            to = attributes.get("to")
+            if to is not None:
+                parse_jid(to)
+            if name == "iq":
+                _check_iq(stanza)
+                if self._is_for_us(stanza):
+                    return
+            self._factory.host.stanza(self, stanza)
+        except PushError as error:
+            self._reply_error(stanza, error)
+        except Exception as error:
+            self._log.failure("a stanza of {user} could not be handled", user=self.full)
+            self._reply_error(stanza, error)
+
+    def _is_own(self, sender: str) -> bool:
+        try:
+            return parse_jid(sender).full() in (self.full, self.account)
+        except BadStanza:
+            return False
+
+    def _is_for_us(self, iq: Element) -> bool:
+        """Answers a request that is about this connection."""
+        if iq.attributes["type"] != "set" or iq.attributes.get("to") not in (None, self.domain, self.account):
+            return False
+        request = iq.firstChildElement()
+        if request.uri == SESSION and request.name == "session":
+            self.send(_result(iq))  # RFC 6121: of no effect, and old clients insist on it
+            return True
+        if request.uri == BIND:
+            raise NotAllowed("a resource is bound already")
+        return False
+
+    def _reply_error(self, stanza: Element, error: Exception) -> None:
+        reply = error_reply(stanza, error)
+        if reply is None:
+            return
+        if isinstance(error, BadJid):
+            # It would be 'from' here, and the client could not read it either.
+            reply.attributes.pop("from", None)
+        self.send(reply)
+
+    # Not faster than the server likes. Reading pauses, so TCP slows the client down.
+
+    def segmentReceived(self) -> None:
+        received = self._received
+        if not received or self.closed:
+            return
+        self._received = 0
+        rate = self._rate
+        if rate:
+            now = self._clock.seconds()
+            filled = min(BURST * rate, self._tokens + (now - self._refilled) * rate)
+            self._tokens = filled - received
+            self._refilled = now
+            if self._tokens < 0 and self._rate_timer is None:
+                self.pause(RATE)
+                self._rate_timer = self._clock.callLater(-self._tokens / rate, self._rate_over)
+        backlog = self._factory.backlog
+        if backlog is not None:
+            relieved = backlog()
+            if relieved is not None and not relieved.called:
+                self.pause(BACKLOG)
+                relieved.addBoth(self._backlog_over)
+
+    def _rate_over(self) -> None:
+        self._rate_timer = None
+        self.resume(RATE)
+
+    def _backlog_over(self, result: object) -> object:
+        if not self.closed:
+            self.resume(BACKLOG)
+        return None
+
+
+class C2SFactory(ServerFactory):
+    """
+    Client connections of one listener.
+
+    Args:
+        listen: How its streams are secured, how large a stanza may be.
+        host: The server behind.
+        random: For ids, nonces and secrets; `SystemRandom` unless a test wants to know them.
+        backlog: Called after each segment with stanzas. A Deferred is a full storage: the
+            client's next stanzas are read when it fires.
+        throttles: Failures per address and per account, for listeners that count together.
+        secret: Makes the salts of accounts that do not exist. With one that outlives the process
+            nobody can tell them from others by a restart.
+
+    Attributes:
+        connections: All of them, bound or not.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        listen: ListenSection,
+        auth: AuthSection,
+        limits: LimitsSection,
+        certificates: CertificateStore,
+        authenticator: IAuthenticator,
+        host: ISessionHost,
+        clock: IReactorTime,
+        random: Random | None = None,
+        backlog: Callable[[], "Deferred[Any] | None"] | None = None,
+        throttles: tuple[Throttle, Throttle] | None = None,
+        secret: bytes = b"",
+    ) -> None:
+        self.listen = listen
+        self.auth = auth
+        self.limits = limits
+        self.certificates = certificates
+        self.authenticator = authenticator
+        self.host = host
+        self.clock = clock
+        self.random = (random or SystemRandom()).randbytes
+        self.backlog = backlog
+        self.addresses, self.accounts = throttles or throttles_for(auth)
+        self.secret = secret or self.random(32)
+        self.connections: set[C2SConnection] = set()
+        self._networks: Counter[str] = Counter()
+        self._refusing: set[str] = set()
+        self._stopped: Deferred[None] | None = None
+        self._stop_timer: Any = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        network = network_of(getattr(addr, "host", None) or "")
+        if self._stopped is not None or not self._has_room(network):
+            # Not None: the TLS factory around a listener with direct TLS could not take it.
+            return _NoRoom()
+        self._networks[network] += 1
+        connection = C2SConnection(self)
+        connection.factory = self
+        connection.network = network
+        self.connections.add(connection)
+        return connection
+
+    def _has_room(self, network: str) -> bool:
+        limit = self.limits.connections_per_address
+        if not limit or self._networks[network] < limit:
+            return True
+        if network not in self._refusing:  # one line, however many it tries
+            self._refusing.add(network)
+            self._log.warn(
+                "{network} has {limit} connections already: refusing more", network=network, limit=limit
+            )
+        return False
+
+    def lost(self, connection: C2SConnection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        network = connection.network
+        self._networks[network] -= 1
+        if not self._networks[network]:
+            del self._networks[network]
+        self._refusing.discard(network)
+        if self._stopped is not None and not self.connections:
+            self._finish()
+
+    def close_all(self) -> "Deferred[None]":
+        """
+        End all streams with ``system-shutdown`` and take no new connections.
+
+        Returns:
+            Fires when all are gone, after 3 seconds at the latest.
+        """
+        if self._stopped is None:
+            self._stopped = Deferred()
+            self._stop_timer = self.clock.callLater(STOP_TIMEOUT, self._abort_all)
+            for connection in list(self.connections):
+                connection.close("system-shutdown")
+            if not self.connections:
+                self._finish()
+        fired: Deferred[None] = Deferred()
+        self._stopped.chainDeferred(fired)
+        return fired
+
+    def _abort_all(self) -> None:
+        for connection in list(self.connections):
+            connection.transport.abortConnection()  # type: ignore[union-attr]
+        self._finish()
+
+    def _finish(self) -> None:
+        stop_timer(self._stop_timer)
+        if self._stopped is not None and not self._stopped.called:
+            self._stopped.callback(None)
+
+
+class _NoRoom(Protocol):
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+
+def _check_iq(iq: Element) -> None:
+    """
+    RFC 6120 section 8.2.3.
+
+    Raises:
+        BadStanza: What is missing, for the client.
+    """
+    kind = iq.attributes.get("type")
+    if not iq.attributes.get("id"):
+        raise BadStanza("an iq needs an id")
+    if kind in _REQUESTS:
+        if sum(1 for _ in iq.elements()) != 1:
+            raise BadStanza("a request has exactly one child element")
+    elif kind not in _ANSWERS:
+        raise BadStanza("an iq is of type get, set, result or error")
+
+
+def _result(iq: Element) -> Element:
+    result = Element((None, "iq"), attribs={"type": "result", "id": iq["id"]})
+    if "to" in iq.attributes:
+        result["from"] = iq["to"]
+    return result
+
+
+def _why(reason: Failure) -> str:
+    """What OpenSSL says, without its inner names."""
+    error = reason.value
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return ", ".join(str(entry[-1]) for entry in error.args[0])
+    return reason.getErrorMessage()
+
+
+def throttles_for(auth: AuthSection) -> tuple[Throttle, Throttle]:
+    """Failures per address and per account."""
+    return Throttle(auth.max_failures, auth.failure_window), Throttle(auth.max_failures, auth.failure_window)
