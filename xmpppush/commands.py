@@ -548,3 +548,7 @@ def demo(once: bool) -> None:
     from xmpppush.demo import run  # slixmpp and asyncio, for this one only
 
     raise SystemExit(run(once=once))
+
+
+if __name__ == "__main__":
+    main(prog_name="xmpppush")
