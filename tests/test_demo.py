@@ -1,6 +1,8 @@
 """The demo: what it prints and starts, and once for real."""
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +11,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from xmpppush import demo
-from xmpppush.demo import CREATE, ENABLE, DemoServer, free_ports, readable
+from xmpppush.demo import CREATE, ENABLE, DemoServer, Story, free_ports, readable
 from xmpppush.xep import namespaces
 
 
@@ -50,6 +53,21 @@ def test_what_is_shown_is_what_it_was():
     assert [element.tag for element in again.iter()] == [element.tag for element in stanza.iter()]
     assert again[1].text == "a < b"
     assert again[0].tag == f"{{{namespaces.PUBSUB}}}pubsub"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_told_is_not_taken_for_markup(terminal):
+    """Stanzas arrive as they are, whatever rich would make of them."""
+    output = io.StringIO()
+    story = Story(Console(file=output, force_terminal=terminal, width=40, color_system="standard"))
+    story.step("[bold]one :x:")
+    story.show("<x xmlns='jabber:x:data'>[red]</x>" + 50 * "<y/>", "xml")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue())
+    assert plain.splitlines() == [
+        "",
+        "1. [bold]one :x:",
+        "     <x xmlns='jabber:x:data'>[red]</x>" + 50 * "<y/>",
+    ]
 
 
 def test_ports_are_different():
@@ -109,6 +127,7 @@ def test_a_notification_reaches_the_phone(tmp_path):
     assert "<create node='punsub_node_for_my_private_iphone' type='push'/>" in done.stdout
     assert "The notification reaches Alice's phone" in done.stdout
     assert "Lunch at noon?" in done.stdout
+    assert "<x xmlns='jabber:x:data' type='submit'>" in done.stdout
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 

@@ -24,8 +24,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.markup import escape
 from rich.syntax import Syntax
+from rich.text import Text
 
 from xmpppush import control
 from xmpppush.config.reader import load
@@ -105,17 +105,23 @@ class Story:
 
     def step(self, text: str) -> None:
         self._step += 1
-        self._console.print(f"\n[bold]{self._step}.[/bold] {escape(text)}", soft_wrap=True, highlight=False)
+        self._print(Text.assemble("\n", (f"{self._step}.", "bold"), " ", text))
 
     def say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self._print(Text(text))
 
     def show(self, text: str, language: str) -> None:
         text = "\n".join(f"     {line}" for line in text.splitlines())
         if self._console.is_terminal:
-            self._console.print(Syntax(text, language, background_color="default", word_wrap=True))
+            # The terminal's own colours, which fit its background.
+            self._print(Syntax("", language, theme="ansi_dark").highlight(text))
         else:
-            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+            self._print(Text(text))
+
+    def _print(self, text: Text) -> None:
+        """Never as markup: rich finds an emoji in 'jabber:x:data'. Lines stay whole, to be copied."""
+        text.rstrip()
+        self._console.print(text, soft_wrap=True)
 
     def stanza(self, element: ElementTree.Element) -> None:
         self.show(readable(element), "xml")
@@ -398,7 +404,8 @@ async def stay(story: Story, server: DemoServer, passwords: dict[str, str]) -> N
         f"     server    {HOST}, port {server.c2s_port}, STARTTLS, certificate signed by {server.ca_file}"
     )
     story.say(f"     account   {BOB}, password {passwords[BOB]}")
-    story.say(f"     commands  xmpppush -c {server.config_file} push test {ALICE} --body Hello")
+    command = Path(sys.executable).with_name("xmpppush")
+    story.say(f"     commands  {command} -c {server.config_file} push test {ALICE} --body Hello")
     story.say("     Ctrl-C ends the demo and removes all of it.")
     seen = await asyncio.to_thread(server.call, "sandbox.list")
     while True:
