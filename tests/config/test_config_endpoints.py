@@ -61,7 +61,9 @@ def test_what_only_the_running_server_can_tell(text):
         ("systemd:domain=X25:index=0", "socket domain"),
         ("haproxy:haproxy:tcp:1", "wraps haproxy: twice"),
         ("haproxy:tpc:1", "did you mean 'tcp:'?"),
-        ("ssl:5223:privateKey=missing.pem", "has a privateKey that cannot be read"),
+        ("ssl:5223:privateKey=key.pem", "use ssl:PORT alone"),
+        ("tls:/etc/certificates:5223", "use ssl:PORT alone"),
+        ("ssl:5223:key.pem:cert.pem", "has a backlog that"),
         ("tcp:5222\\", "is no endpoint"),
         ("a=b", "is no endpoint"),
         ("tcp:5222\ntcp:5223", "goes over several lines"),
@@ -75,10 +77,12 @@ def test_refused(text, reason):
 
 
 def test_paths_become_absolute(tmp_path):
-    """Relative paths begin at the INI file's folder, wherever the daemon runs."""
+    """Relative paths begin at the INI file's folder, wherever the daemon runs; files have to be there."""
     (tmp_path / "a:b.pem").write_text("x")
-    endpoint = parse_server_endpoint(r"ssl:5223:privateKey=a\:b.pem", tmp_path)
-    assert str(endpoint) == rf"ssl:5223:privateKey={tmp_path}/a\:b.pem"
+    endpoint = parse_client_endpoint(r"tls:a.example:5223:certificate=a\:b.pem", tmp_path)
+    assert str(endpoint) == rf"tls:a.example:5223:certificate={tmp_path}/a\:b.pem"
+    with pytest.raises(BadValue, match="has a certificate that cannot be read: No such file"):
+        parse_client_endpoint("tls:a.example:5223:certificate=c.pem", tmp_path)
     assert str(parse_server_endpoint("unix:run/x.sock", HERE)) == "unix:/here/run/x.sock"
 
 

@@ -449,23 +449,37 @@ def test_notices(read, text, notices):
     assert list(read(text).notices) == [f"{notice} has no effect in this version" for notice in notices]
 
 
-def test_notices_about_plugins(read):
-    """A plugin's name that looks like a slip gets a suggestion."""
-    (notice,) = read("[mod_push]\nplugin_module = default").notices
-    assert (
-        notice == "[mod_push] plugin_module 'default' has no effect in this version; did you mean 'defaults'?"
+def test_push_plugins(read, problems):
+    """Those of later versions are left out, so that the server starts; what nobody has is a problem."""
+    assert read("[mod_push]\nplugin_module = hints, defaults").mod_push.plugin_module == ("defaults",)
+    assert read("[mod_push]\nplugin_module = hints").mod_push.plugin_module == ("defaults",)
+    (line,) = problems("[mod_push]\nplugin_module = default")
+    assert line.startswith(
+        "[mod_push] plugin_module: 'default' is no installed plugin (defaults, enhanced, hints"
     )
+    assert line.endswith("; did you mean 'defaults'?")
+
+
+def test_an_installed_push_plugin(read, monkeypatch):
+    """Anybody's plugin can be named, without a notice."""
+    plugin = type("Plugin", (), {"name": "quiet-nights"})()
+    monkeypatch.setattr("xmpppush.config.reader.getPlugins", lambda interface: [plugin])
+    config = read("[mod_push]\nplugin_module = defaults, quiet-nights")
+    assert config.mod_push.plugin_module == ("defaults", "quiet-nights")
+    assert config.notices == ()
 
 
 def test_roles_without_their_neighbours(read):
     """A role that has nobody to work with is said at start."""
-    assert read("[mod_pubsub]\nplugins = flat").notices == (
+    assert read("[mod_pubsub]\nplugins = flat, pusch").notices == (
         "[mod_pubsub] plugins 'flat' has no effect in this version",
-        "[mod_pubsub] publishes to nobody: there is no [mod_push_service_mongoosepush]",
+        "[mod_pubsub] plugins 'pusch' has no effect in this version; did you mean 'push'?",
+        "[mod_pubsub] has no effect without [mod_push_service_mongoosepush]",
     )
     pool = "[http_connections:p]\nserver = http://x\n[mod_push_service_mongoosepush]\npool_name = p\n"
-    assert read(pool).notices == (
-        "[mod_push_service_mongoosepush] has nothing to send: there is no [mod_pubsub]",
+    assert read(pool).notices == ("[mod_push_service_mongoosepush] has no effect without [mod_pubsub]",)
+    assert read("[server]\ndomains =\n[mod_push]").notices == (
+        "[mod_push] has no effect without a served domain",
     )
 
 

@@ -22,20 +22,11 @@ from twisted.plugin import getPlugins
 from xmpppush.config.values import BadValue, check_readable, is_host, line, port, suggestion, whole
 
 # The parameters by position, as twisted.internet.endpoints names them; '*' marks those that must be there.
+# A server's ssl: is our own (`listening`): tcp: with TLS at once, and the certificates of the configuration.
 _SERVERS: Mapping[str, tuple[str, ...]] = {
     "tcp": ("port*", "interface", "backlog"),
     "tcp6": ("port*", "backlog", "interface"),
-    "ssl": (
-        "port*",
-        "privateKey",
-        "certKey",
-        "sslmethod",
-        "interface",
-        "backlog",
-        "extraCertChain",
-        "dhParameters",
-    ),
-    "tls": ("path*", "port", "backlog", "interface"),
+    "ssl": ("port*", "interface", "backlog"),
     "unix": ("address*", "mode", "backlog", "lockfile"),
     "systemd": ("domain*", "index", "name"),
 }
@@ -54,9 +45,9 @@ _CLIENTS: Mapping[str, tuple[str, ...]] = {
     "ssl": ("host*", "port*", "privateKey", "certKey", "caCertsDir", "timeout", "bindAddress", "hostname"),
     "unix": ("path*", "timeout", "lockfile", "checkPID"),
 }
-_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "certificate")
+_FILES = ("privateKey", "certKey", "certificate")
 _PATHS = ("address", "path", "trustRoots", "caCertsDir", *_FILES)
-_TLS_KINDS = ("ssl", "tls")
+_OWN_CERTIFICATES = "names certificates, which are set with certfile and keyfile: use ssl:PORT alone"
 
 
 @frozen
@@ -81,17 +72,16 @@ class Endpoint:
     @property
     def port(self) -> int | None:
         """The TCP port, ``None`` for endpoints that have none of their own."""
-        text = self.parameters.get("port", "443" if self.kind == "tls" else "")
-        return int(text) if text else None
+        return int(self.parameters["port"]) if "port" in self.parameters else None
 
     @property
     def interface(self) -> str:
-        return self.parameters.get("interface", "::" if self.kind in ("tcp6", "tls") else "")
+        return self.parameters.get("interface", "::" if self.kind == "tcp6" else "")
 
     @property
     def has_tls(self) -> bool:
         """Whether the endpoint's kind says that TLS comes first on every connection."""
-        return self.kind in _TLS_KINDS
+        return self.kind == "ssl"
 
     @property
     def is_loopback(self) -> bool:
@@ -136,6 +126,8 @@ def parse_server_endpoint(text: str, folder: Path) -> Endpoint:
         if inner.wrappers:
             raise BadValue("wraps haproxy: twice")
         return evolve(inner, wrappers="haproxy:")
+    if text.startswith("tls:") or re.match(r"ssl:.*(privateKey|certKey|extraCertChain|dhParameters)=", text):
+        raise BadValue(_OWN_CERTIFICATES)
     return _parse_endpoint(text, folder, _SERVERS, IStreamServerEndpointStringParser, ("haproxy",))
 
 

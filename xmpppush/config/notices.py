@@ -6,6 +6,8 @@ Whoever makes one of these work removes its line here.
 
 from collections.abc import Collection, Iterator, Mapping
 
+from attrs import evolve
+
 from xmpppush.config.sections import Config
 from xmpppush.config.values import suggestion
 
@@ -13,8 +15,8 @@ NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s",)
 SECTIONS_TO_COME = ("component", "c2s", "s2s", "admin")
 SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
-PUSH_PLUGINS_AT_WORK, PUSH_PLUGINS_TO_COME = ("defaults",), ("enhanced", "hints")
-NODE_TYPES_AT_WORK, NODE_TYPES_TO_COME = ("push",), ("flat",)
+PUSH_PLUGINS, PUSH_PLUGINS_TO_COME = ("defaults",), ("enhanced", "hints")
+NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
 
 
 def notices_of(config: Config, given: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -35,32 +37,38 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
     if config.mod_push is not None:
-        if "collapse" in given.get("mod_push", ()):
-            yield "[mod_push] collapse", NO_EFFECT
+        for key in ("workers", "collapse"):
+            if key in given.get("mod_push", ()):
+                yield f"[mod_push] {key}", NO_EFFECT
         if config.mod_push.batch_window:
             yield "[mod_push] batch_window", NO_EFFECT
         if config.mod_push.virtual_pubsub_hosts:
             yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
-        yield from _names(
-            "[mod_push] plugin_module",
-            config.mod_push.plugin_module,
-            PUSH_PLUGINS_AT_WORK,
-            PUSH_PLUGINS_TO_COME,
-        )
+        for name in config.mod_push.plugin_module:
+            if name in PUSH_PLUGINS_TO_COME:
+                yield f"[mod_push] plugin_module '{name}'", NO_EFFECT
+        if not config.server.domains:
+            yield "[mod_push]", "has no effect without a served domain"
     if config.mod_pubsub is not None:
-        yield from _names(
-            "[mod_pubsub] plugins", config.mod_pubsub.plugins, NODE_TYPES_AT_WORK, NODE_TYPES_TO_COME
-        )
+        for name in config.mod_pubsub.plugins:
+            if name not in NODE_TYPES:
+                hint = (
+                    "" if name in NODE_TYPES_TO_COME else suggestion(name, (*NODE_TYPES, *NODE_TYPES_TO_COME))
+                )
+                yield f"[mod_pubsub] plugins '{name}'", NO_EFFECT + hint
         if config.bridge is None:
-            yield "[mod_pubsub]", "publishes to nobody: there is no [mod_push_service_mongoosepush]"
+            yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
     elif config.bridge is not None:
-        yield "[mod_push_service_mongoosepush]", "has nothing to send: there is no [mod_pubsub]"
+        yield "[mod_push_service_mongoosepush]", "has no effect without [mod_pubsub]"
 
 
-def _names(
-    place: str, names: tuple[str, ...], at_work: tuple[str, ...], to_come: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
-    for name in names:
-        if name not in at_work:
-            hint = "" if name in to_come else suggestion(name, (*at_work, *to_come))
-            yield place, f"'{name}' {NO_EFFECT}{hint}"
+def without_plugins_to_come(config: Config) -> Config:
+    """
+    The configuration without the push plugins of later versions, which nobody could load.
+
+    Where none is left there is ``defaults``, as where none is named.
+    """
+    if config.mod_push is None:
+        return config
+    names = tuple(name for name in config.mod_push.plugin_module if name not in PUSH_PLUGINS_TO_COME)
+    return evolve(config, mod_push=evolve(config.mod_push, plugin_module=names or PUSH_PLUGINS))

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from attrs import evolve
+from twisted.plugin import getPlugins
 
 from xmpppush.config.checks import problems_between
 from xmpppush.config.endpoints import moved, parse_client_endpoint, parse_server_endpoint
 from xmpppush.config.environment import Entries, lay_over
 from xmpppush.config.keys import Entry, Keys, Source
-from xmpppush.config.notices import notices_of
+from xmpppush.config.notices import PUSH_PLUGINS, PUSH_PLUGINS_TO_COME, notices_of, without_plugins_to_come
 from xmpppush.config.sections import (
     AdminSection,
     APNsPoolSection,
@@ -62,6 +63,7 @@ from xmpppush.config.values import (
     whole,
 )
 from xmpppush.errors import ConfigError
+from xmpppush.interfaces import IPushPlugin
 
 __all__ = ["BUILTIN_CA", "load"]
 
@@ -137,7 +139,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     given = {section: frozenset(keys) for section, keys in entries.items()}
     config = _Reader(source, entries).config(path)
     if config is not None and not source.problems:
-        return evolve(config, notices=notices_of(config, given))
+        return evolve(without_plugins_to_come(config), notices=notices_of(config, given))
     raise ConfigError(source.problems)
 
 
@@ -366,7 +368,7 @@ class _Reader:
                 "allow_plain_without_tls", boolean, default.allow_plain_without_tls
             ),
             registration=keys.take("registration", boolean, default.registration),
-            max_failures=keys.take("max_failures", whole(1, MANY), default.max_failures),
+            max_failures=keys.take("max_failures", whole(0, MANY), default.max_failures),
             failure_window=keys.take("failure_window", duration("1s", "30d"), default.failure_window),
         )
         keys.finish()
@@ -382,7 +384,7 @@ class _Reader:
         default = ModPushSection()
         section = ModPushSection(
             workers=keys.take("workers", whole(1, 100_000), default.workers),
-            plugin_module=keys.take("plugin_module", listed(name, least=1), default.plugin_module),
+            plugin_module=keys.take("plugin_module", listed(_push_plugin, least=1), default.plugin_module),
             notify=keys.take("notify", choice("device-offline", "account-offline"), default.notify),
             include_body=keys.take("include_body", boolean, default.include_body),
             include_sender=keys.take("include_sender", boolean, default.include_sender),
@@ -565,6 +567,16 @@ def _server_url(text: str) -> str:
             "cannot be used yet: it comes with a later version; use https://HOST:PORT of [mongoosepush]"
         )
     return http_url(text)
+
+
+def _push_plugin(text: str) -> str:
+    """The name of a plugin that is built in, or installed by anybody in ``twisted/plugins/``."""
+    known = (*PUSH_PLUGINS, *PUSH_PLUGINS_TO_COME)
+    if name(text) not in known:
+        known = tuple(dict.fromkeys((*known, *(plugin.name for plugin in getPlugins(IPushPlugin)))))
+        if text not in known:
+            raise BadValue(f"is no installed plugin ({', '.join(known)}){suggestion(text, known)}")
+    return text
 
 
 def _hosts(domains: tuple[str, ...], least: int) -> Callable[[str], tuple[str, ...]]:

@@ -59,6 +59,8 @@ def _listener(config: Config, listener: ListenSection) -> str:
 def _mod_push(config: Config) -> str:
     if config.mod_push is None:
         return "off"
+    if not config.server.domains:
+        return "off, for want of a domain"
     hidden = [
         word
         for word, shown in (
@@ -74,6 +76,8 @@ def _mod_push(config: Config) -> str:
 def _mod_pubsub(config: Config) -> str:
     if config.mod_pubsub is None:
         return "off"
+    if config.bridge is None:
+        return "off, for want of a bridge"
     return f"on: {', '.join(config.mod_pubsub.hosts)}; node types {', '.join(config.mod_pubsub.plugins)}"
 
 
