@@ -63,13 +63,17 @@ class JSONLines:
         self._stream.flush()
 
 
-def observer_factory(log_format: str, log_level: str, stream: Callable[[], IO[Any]]) -> Callable[[], Any]:
+_chosen: Callable[[], Any] | None = None
+
+
+def choose(log_format: str, log_level: str, stream: Callable[[], IO[Any]]) -> None:
     """
-    For twistd's ``logger`` option.
+    Decide what `chosen` makes.
 
     Args:
         stream: Opens what is written to; called after twistd has forked.
     """
+    global _chosen
 
     def make() -> Any:
         out = stream()
@@ -77,7 +81,14 @@ def observer_factory(log_format: str, log_level: str, stream: Callable[[], IO[An
         levels = LogLevelFilterPredicate(LogLevel.levelWithName(log_level))
         return FilteringLogObserver(observer, [levels])
 
-    return make
+    _chosen = make
+
+
+def chosen() -> Any:
+    """The log observer, for twistd's ``--logger``."""
+    if _chosen is None:
+        raise RuntimeError("no configuration has chosen a log format yet")
+    return _chosen()
 
 
 def twistd_stream(logfile: str | None, foreground: bool, rundir: str) -> Callable[[], IO[Any]]:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from twisted.python import usage
 
+from xmpppush import logs
 from xmpppush.config.reader import load
 from xmpppush.config.sections import Config
 from xmpppush.errors import ConfigError
@@ -43,3 +44,18 @@ class Options(usage.Options):
             self.configuration = load(Path(self["config"]), os.environ)
         except ConfigError as error:
             refuse(error.problems)
+        self._choose_log()
+
+    def _choose_log(self) -> None:
+        """Our log format and level, unless twistd was told of another way to log."""
+        twistd = self.parent
+        if twistd is None or twistd.get("logger") or twistd.get("syslog"):
+            return
+        server = self.configuration.server
+        foreground, rundir = bool(twistd.get("nodaemon")), twistd.get("rundir") or "."
+        logs.choose(
+            server.log_format,
+            server.log_level,
+            logs.twistd_stream(twistd.get("logfile"), foreground, rundir),
+        )
+        twistd["logger"] = "xmpppush.logs.chosen"  # twistd takes a name here, and looks it up

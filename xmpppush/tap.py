@@ -8,6 +8,7 @@ problem with any of them is one line and exit code 1.
 
 import random
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -34,7 +35,7 @@ from xmpppush.mongoosepush.service import MongoosePush
 from xmpppush.notify import READY, STOPPING, notify
 from xmpppush.options import Options, refuse
 from xmpppush.server.authenticator import AccountAuthenticator
-from xmpppush.server.c2s import C2SFactory
+from xmpppush.server.c2s import C2SFactory, throttles_for
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
@@ -220,6 +221,8 @@ class Application(MultiService):
             config.limits.offline_messages_per_user,
         )
         authenticator = AccountAuthenticator(storage.accounts)
+        throttles = throttles_for(config.auth)  # of all listeners together
+        secret = lasting_secret(config.server.data_dir / "scram-secret")
         for listen in config.listeners:
             if listen.type == "c2s":
                 for domain in config.server.domains if listen.tls != "none" else ():
@@ -232,7 +235,9 @@ class Application(MultiService):
                     authenticator,
                     host,
                     reactor,
-                    random.SystemRandom(),
+                    backlog=storage.pressure,
+                    throttles=throttles,
+                    secret=secret,
                 )
                 self._add(C2SListener(listen, factory, certificates, reactor))
 
@@ -273,6 +278,16 @@ class Application(MultiService):
         """End all streams of an account."""
         for session in list(self._resources.of(account).values()):
             session.close(condition, text)
+
+
+def lasting_secret(path: Path) -> bytes:
+    """32 random octets that outlive the process; they make the salts of accounts that do not exist."""
+    if not path.exists():
+        new = path.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_bytes(random.SystemRandom().randbytes(32))
+        new.rename(path)
+    return path.read_bytes()
 
 
 def services_of(domain: str, hosts: Iterable[str]) -> list[str]:

@@ -514,7 +514,7 @@ def test_published_content(host, request_xml, answer):
         (None, "result"),
         (TryLater("busy"), "result"),
         (DeviceUnregistered("410"), "cancel/item-not-found"),
-        (Refused("400"), "modify/bad-request"),
+        (Refused("400"), "wait/internal-server-error"),
     ],
 )
 def test_outcomes(host, outcome, answer):

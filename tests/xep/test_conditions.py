@@ -47,7 +47,7 @@ def parse(xml):
         (errors.TryLater("x"), "internal-server-error", "wait", None),
         (errors.GivenUp("x"), "internal-server-error", "wait", None),
         (errors.DeviceUnregistered("x"), "item-not-found", "cancel", None),
-        (errors.Refused("x"), "bad-request", "modify", None),
+        (errors.Refused("x"), "internal-server-error", "wait", None),
     ],
 )
 def test_table(error, condition, type, beside):
@@ -69,6 +69,7 @@ def test_every_error_of_ours_has_a_condition():
             reply[name] = error_reply(parse("<iq type='get'/>"), error).toXml()
     unmapped = {name for name, xml in reply.items() if "internal-server-error" in xml}
     assert unmapped == {
+        "Refused",
         "PushError",
         "ConfigError",
         "StorageError",

@@ -21,6 +21,7 @@ class Phone(slixmpp.ClientXMPP):
         self.messages: list[str] = []
         self.address = address
         self.ca_certs = str(ca_file)
+        self.enable_direct_tls = False
         self.started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.arrived = asyncio.Event()
         self.add_event_handler("session_start", lambda _: self._settle(True))

@@ -108,7 +108,7 @@ class StreamPeer:
                 return next(str(c.name) for c in element.elements() if c.uri == STREAM_ERRORS)
         return None
 
-    def log_in_plain(self, user: str = "alice", password: str = "secret") -> Element:
+    def log_in_plain(self, user: str = "alice", password: str = "secret") -> Element:  # noqa: S107
         """SASL PLAIN; returns ``<success/>`` or ``<failure/>``."""
         return self.ask(auth("PLAIN", f"\0{user}\0{password}"))
 

@@ -58,7 +58,9 @@ CONDITIONS: Mapping[type[BaseException], Condition] = {
     errors.StorageError: Condition("internal-server-error", "wait", told=False),
     errors.DeliveryError: Condition("internal-server-error", "wait", told=False),
     errors.DeviceUnregistered: Condition("item-not-found", "cancel", told=False),
-    errors.Refused: Condition("bad-request", "modify", told=False),
+    # Our request was wrong: the operator puts that right. ejabberd would delete the registration on
+    # anything but ``wait``.
+    errors.Refused: Condition("internal-server-error", "wait", told=False),
 }
 
 
