@@ -545,7 +545,7 @@ class _Reader:
                 "unauthenticated_timeout", duration("1s", "1h"), default.unauthenticated_timeout
             ),
             connections_per_address=keys.take(
-                "connections_per_address", whole(1, MANY), default.connections_per_address
+                "connections_per_address", whole(0, MANY), default.connections_per_address
             ),
             offline_messages_per_user=keys.take(
                 "offline_messages_per_user", whole(0, MANY), default.offline_messages_per_user
