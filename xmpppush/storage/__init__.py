@@ -15,7 +15,7 @@ from xmpppush.config.sections import StorageSection
 from xmpppush.mod_pubsub.store import SQLNodeStore
 from xmpppush.mod_push.store import SQLRegistrationStore
 from xmpppush.storage.accounts import SQLAccountStore
-from xmpppush.storage.engine import HIGH_WATER, InlineEngine, WriterEngine, connect
+from xmpppush.storage.engine import HIGH_WATER, InlineEngine, WriterEngine, opened
 from xmpppush.storage.messages import SQLMessageStore
 from xmpppush.storage.migrate import path_of, prepare
 from xmpppush.storage.rosters import SQLRosterStore
@@ -105,7 +105,7 @@ def open_inline(section: StorageSection, data_dir: Path) -> Storage:
         SchemaTooNew, SchemaTooOld, StorageError: As `open_storage`.
     """
     path = _prepared(section, data_dir)
-    return Storage(InlineEngine(connect(path)))
+    return Storage(InlineEngine(opened(path)))
 
 
 def _prepared(section: StorageSection, data_dir: Path) -> Path:

@@ -38,8 +38,18 @@ def connect(path: Path | str) -> sqlite3.Connection:
     )
     # Of WAL's modes only FULL has a commit on disk when it returns.
     connection.execute("PRAGMA synchronous = FULL")
+    # Pages: rows that are settled before this much was written never move into the database itself.
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
     return connection
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """As `connect`, raising `StorageError` with one line that names the file."""
+    try:
+        return connect(path)
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: cannot be opened: {error}") from error
 
 
 def create_private(path: Path) -> None:
@@ -173,12 +183,9 @@ class WriterEngine:
         """
         if self._writer is not None:
             return
-        try:
-            self._reader = self._connect(self._path)
-            self._reader.execute("PRAGMA query_only = ON")
-            transactions = Transactions(self._connect(self._path))
-        except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: cannot be opened: {error}") from error
+        self._reader = self._connect(self._path)
+        self._reader.execute("PRAGMA query_only = ON")
+        transactions = Transactions(self._connect(self._path))
         transactions.rollback_callbacks = self._rollback_callbacks
         self._writer = Writer(
             transactions,

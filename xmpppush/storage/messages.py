@@ -5,7 +5,8 @@ Every push passes here twice, once kept and once settled: both take many at a ti
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from sqlite3 import Cursor
 from typing import TypeAlias
 
@@ -30,7 +31,9 @@ def insert_kept(
 ) -> list[tuple[Delivery, ...] | OfflineFull]:
     """Messages with their deliveries; the result for a message too many is `OfflineFull`."""
     results: list[tuple[Delivery, ...] | OfflineFull] = []
-    messages = []
+    messages: list[tuple[object, ...]] = []
+    rows: list[tuple[object, ...]] = []
+    number = _last_delivery(cursor)
     for message, deliveries, limit in items:
         if message is not None:
             account = message.account
@@ -40,29 +43,55 @@ def insert_kept(
                 continue
             counts.put(account, waiting + 1, counts.changes)
             messages.append((account, message.xml, message.created))
-        results.append(tuple([_insert_delivery(cursor, delivery) for delivery in deliveries]))
-    cursor.executemany("INSERT INTO offline_messages (account, xml, created) VALUES (?, ?, ?)", messages)
+        kept = []
+        for delivery in deliveries:
+            number += 1
+            row = (
+                number,
+                delivery.account,
+                delivery.pubsub,
+                delivery.node,
+                delivery.service,
+                delivery.path,
+                delivery.body,
+                delivery.created,
+                delivery.attempts,
+                delivery.next_try,
+            )
+            rows.append(row)
+            kept.append(Delivery(*row))
+        results.append(tuple(kept))
+    _insert(cursor, "offline_messages (account, xml, created)", 3, messages)
+    _insert(cursor, f"deliveries ({_COLUMNS})", 10, rows)
     return results
 
 
-def _insert_delivery(cursor: Cursor, delivery: Delivery) -> Delivery:
-    row = (
-        delivery.account,
-        delivery.pubsub,
-        delivery.node,
-        delivery.service,
-        delivery.path,
-        delivery.body,
-        delivery.created,
-        delivery.attempts,
-        delivery.next_try,
-    )
-    cursor.execute(
-        "INSERT INTO deliveries (account, pubsub, node, service, path, body, created, attempts, next_try)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        row,
-    )
-    return Delivery(cursor.lastrowid or 0, *row)
+def _last_delivery(cursor: Cursor) -> int:
+    """The highest row number ever used; none between here and the commit is given to anybody else."""
+    cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = 'deliveries'")
+    row = cursor.fetchone()
+    return row[0] if row is not None else 0
+
+
+def _insert(cursor: Cursor, table: str, width: int, rows: Sequence[tuple[object, ...]]) -> None:
+    """
+    Insert rows, many to a statement.
+
+    Each step of a statement lets go of the interpreter's lock, and the reactor's thread then has it for
+    a while: fewer steps, less waiting.
+    """
+    start = 0
+    for size in (64, 8, 1):
+        sql = f"INSERT INTO {table} VALUES {_placeholders(width, size)}"  # noqa: S608
+        while len(rows) - start >= size:
+            cursor.execute(sql, tuple(chain.from_iterable(rows[start : start + size])))
+            start += size
+
+
+@cache
+def _placeholders(width: int, size: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return ", ".join([row] * size)
 
 
 def _count_waiting(counts: Counts, cursor: Cursor, account: str) -> int:
