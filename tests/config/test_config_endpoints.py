@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.testing import MemoryReactor
@@ -159,6 +159,7 @@ def test_client_endpoints_refused(text):
         parse_client_endpoint(text, HERE)
 
 
+@settings(deadline=None)
 @given(st.text() | st.text("tcpusnix6:=\\0123456789.", max_size=30))
 def test_no_text_surprises_the_parser(text):
     """Whatever the text, it is an endpoint or a BadValue."""

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xmpppush.config import values
@@ -269,6 +269,7 @@ CONVERTERS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.text() | st.text("0123456789:/[].@smhd-_ htp", max_size=20), st.sampled_from(CONVERTERS))
 def test_no_text_surprises_a_converter(text, convert):
     """Whatever the text, it is a value or a BadValue."""

@@ -138,9 +138,9 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     entries = {section: {key: Entry(raw) for key, raw in keys.items()} for section, keys in sections.items()}
     given = {section: frozenset(keys) for section, keys in entries.items()}
     config = _Reader(source, entries).config(path)
-    if config is not None and not source.problems:
-        return evolve(without_plugins_to_come(config), notices=notices_of(config, given))
-    raise ConfigError(source.problems)
+    if source.problems:
+        raise ConfigError(source.problems)
+    return evolve(without_plugins_to_come(config), notices=notices_of(config, given))
 
 
 def _read(path: Path, source: Source) -> str:
@@ -168,7 +168,7 @@ class _Reader:
         self._folder = source.folder
         self._off = lay_over(entries, source)
 
-    def config(self, path: Path) -> Config | None:
+    def config(self, path: Path) -> Config:
         self._complain_about_unknown_sections()
         server = self._server()
         pubsub = self._optional("mod_pubsub", lambda keys: self._mod_pubsub(keys, server.domains))
