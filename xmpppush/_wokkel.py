@@ -62,7 +62,16 @@ with warnings.catch_warnings():
 XMPPHandler = subprotocols.XMPPHandler
 IQHandlerMixin = subprotocols.IQHandlerMixin
 IDisco = iwokkel.IDisco
-InternalComponent = component.InternalComponent
+
+
+class InternalComponent(component.InternalComponent):  # type: ignore[name-defined]
+    """Wokkel's, whose handlers may still have an answer when it has stopped: that has nowhere to go."""
+
+    def send(self, obj: Any) -> None:
+        if self.xmlstream is not None:
+            super().send(obj)
+
+
 Router = component.Router
 DiscoHandler = disco.DiscoHandler
 DiscoFeature = disco.DiscoFeature

@@ -161,10 +161,6 @@ class PubSubHandler(PubSubService):
         self._pubsub.answer_waiting()
         super().connectionLost(reason)
 
-    def send(self, obj: Any) -> None:
-        if self.xmlstream is not None:  # an answer that comes after the end has nowhere to go
-            super().send(obj)
-
     def _onPubSubRequest(self, iq: Element) -> "Deferred[Any]":
         return Deferred.fromCoroutine(self._answer(iq)).addErrback(to_stanza_error)
 
