@@ -200,7 +200,6 @@ class _StockClient:
     ) -> None:
         self._clock = reactor
         self._timeout = section.request_timeout
-        self._host = origin.host
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = section.connections
         self._pool.retryAutomatically = False
@@ -235,7 +234,7 @@ class _StockClient:
             chunks: list[bytes] = []
             await response.collect(_capped(chunks))
         except Exception as error:
-            raise TryLater(explain(error, self._host)) from error
+            raise TryLater(explain(error)) from error
         names = response.headers.getAllRawHeaders()
         flat = [(name, value) for name, values in names for value in values]
         return BufferedResponse(response.code, flat, b"".join(chunks))

@@ -210,7 +210,7 @@ class _Attempt(Factory):
         self._fail(reason)
 
     def _no_connection(self, failure: Failure) -> None:
-        self._fail(explain(cast(BaseException, failure.value), self.host))
+        self._fail(explain(cast(BaseException, failure.value)))
 
     def _fail(self, reason: str) -> None:
         if self._timer.active():

@@ -5,7 +5,7 @@ from typing import Protocol as Shape
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -84,7 +84,7 @@ class Connection(Protocol):
 
     def __init__(self, owner: ConnectionOwner, tls: bool) -> None:
         self.owner = owner
-        self._tls = tls
+        self._handshaking = tls
         self._parser = HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._usable = True
@@ -101,11 +101,12 @@ class Connection(Protocol):
         self.idle_since = 0.0
 
     def connectionMade(self) -> None:
-        if not self._tls:
+        if not self._handshaking:
             self.owner.ready(self)
 
     def handshakeCompleted(self) -> None:
         """The peer is who it should be; not a byte of a request was written before."""
+        self._handshaking = False
         if self._usable:
             self.owner.ready(self)
 
@@ -194,9 +195,9 @@ class Connection(Protocol):
             body = b"".join(self._chunks)
             self.owner.done(exchange, BufferedResponse(self._code, self._headers, body))
             return
-        transport: Any = self.transport
-        tls = transport.getHandle() if self._tls and transport is not None else None
-        text = explain(cast(BaseException, reason.value), self.owner.host, tls)
+        text = explain(cast(BaseException, reason.value))
+        if self._handshaking and reason.check(ConnectionDone, ConnectionLost):
+            text = "connection closed in the TLS handshake"
         if exchange is not None and self._received:
             text = "connection lost in the middle of the answer"
         self._leave(text)

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 
@@ -36,13 +36,14 @@ class BufferedResponse:
         body: All of it, transfer encoding removed.
     """
 
-    __slots__ = ("body", "code", "previousResponse", "raw_headers", "request", "version")
+    __slots__ = ("body", "code", "length", "previousResponse", "raw_headers", "request", "version")
 
     def __init__(self, code: int, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         self.version = (b"HTTP", 1, 1)
         self.code = code
         self.raw_headers = raw_headers
         self.body = body
+        self.length: Any = len(body)  # treq's decoder sets it to UNKNOWN_LENGTH
         self.request: Any = None
         self.previousResponse: Any = None
 
@@ -61,11 +62,6 @@ class BufferedResponse:
         for name, value in self.raw_headers:
             headers.addRawHeader(name, value)
         return headers
-
-    @property
-    def length(self) -> int | str:
-        """Length of the body; unknown while a content encoding hides it."""
-        return UNKNOWN_LENGTH if self.header(b"content-encoding") else len(self.body)
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """Hand over the body, at once."""

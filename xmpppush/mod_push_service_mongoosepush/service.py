@@ -9,6 +9,7 @@ fetched at start. So a restart, a long outage and a full memory are one case.
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from random import Random
 from typing import Any
 
 from attrs import evolve
@@ -63,8 +64,8 @@ class MongoosePushBridge(Service):
         pool: HTTPPool,
         messages: IMessageStore,
         clock: Any,
-        random: Callable[[], float],
-        on_unregistered: Callable[[Delivery], None],
+        random: Random,
+        on_unregistered: Callable[[Delivery], Any],
         *,
         services: tuple[str, ...] = SERVICES,
         capacity: int = CAPACITY,
@@ -73,8 +74,9 @@ class MongoosePushBridge(Service):
         Args:
             pool: The ``[http_connections]`` pool that ``pool_name`` names.
             clock: The reactor; its seconds are those of `Delivery.created`.
-            random: Returns 0.0 to 1.0.
-            on_unregistered: Told of each delivery whose device is gone, before the delivery is settled.
+            random: Spreads the retries.
+            on_unregistered: Told of each delivery whose device is gone; the delivery is settled behind it,
+                and behind its Deferred, if it returns one.
             services: Names that the publish option ``service`` may have.
             capacity: Deliveries kept in memory at the most.
         """
@@ -99,7 +101,7 @@ class MongoosePushBridge(Service):
         # Numbers of the rows that are in memory, or were and are not yet gone from the store.
         self._known: set[int] = set()
         self._settled: list[int] = []
-        self._settling = 0
+        self._storing = 0
         self._flush_call: IDelayedCall | None = None
         # Rows above this number may be on disk alone; None: there are none.
         self._behind: int | None = 0
@@ -199,12 +201,7 @@ class MongoosePushBridge(Service):
         if isinstance(error, TryLater):
             error = self._postpone(delivery, error)
         elif isinstance(error, DeviceUnregistered):
-            self.outcomes["unregistered"] += 1
-            try:
-                self._on_unregistered(delivery)
-            except Exception:
-                self._log.failure("registration of node {node} could not be forgotten", node=delivery.node)
-            self._settle(delivery.id)
+            self._forget_device(delivery)
         else:
             self.outcomes["refused"] += 1
             self._log.error(
@@ -217,20 +214,41 @@ class MongoosePushBridge(Service):
             self._settle(delivery.id)
         self._tell_first(delivery, error)
 
+    def _forget_device(self, delivery: Delivery) -> None:
+        self.outcomes["unregistered"] += 1
+        self._storing += 1
+
+        def failed(failure: Failure) -> None:
+            # The next push to the device says the same again.
+            self._log.failure(
+                "registration of node {node} could not be forgotten", failure, node=delivery.node
+            )
+
+        def forgotten(_: object) -> None:
+            self._storing -= 1
+            self._settle(delivery.id)
+
+        maybeDeferred(self._on_unregistered, delivery).addErrback(failed).addCallback(forgotten)
+
     def _postpone(self, delivery: Delivery, error: TryLater) -> DeliveryError:
         now = self._clock.seconds()
         attempts = delivery.attempts + 1
-        delay = self._policy.delay_after(attempts, error.after, self._random(), now - delivery.created)
+        delay = self._policy.delay_after(attempts, error.after, self._random.random(), now - delivery.created)
         if delay is None:
             return self._give_up(delivery, error.reason, attempts)
         self.outcomes["postponed"] += 1
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
-        maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored)
+        self._storing += 1
+        maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored).addCallback(self._stored)
         if self.running:
             self._wait(delivery)
         else:
             self._known.discard(delivery.id)
         return error
+
+    def _stored(self, _: object) -> None:
+        self._storing -= 1
+        self._check_stopped()
 
     def _give_up(self, delivery: Delivery, reason: str, attempts: int | None = None) -> GivenUp:
         self.outcomes["given-up"] += 1
@@ -295,17 +313,18 @@ class MongoosePushBridge(Service):
         self._settled.append(number)
         if self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush)
+        self._check_stopped()
 
     def _flush(self) -> None:
         self._flush_call = None
         numbers, self._settled = self._settled, []
-        self._settling += 1
+        self._storing += 1
         maybeDeferred(self._messages.settle, numbers).addCallbacks(
             self._is_settled, self._not_settled, (numbers,), errbackArgs=(numbers,)
         ).addErrback(self._bug)
 
     def _is_settled(self, _: object, numbers: Sequence[int]) -> None:
-        self._settling -= 1
+        self._storing -= 1
         self._known.difference_update(numbers)
         if self._gone_while_loading is not None:
             self._gone_while_loading.update(numbers)
@@ -315,7 +334,7 @@ class MongoosePushBridge(Service):
 
     def _not_settled(self, failure: Failure, numbers: list[int]) -> None:
         """The rows stay known, so they are not sent again while we run; the store is asked again."""
-        self._settling -= 1
+        self._storing -= 1
         self._not_stored(failure)
         if self._stopped is None:
             self._settled.extend(numbers)
@@ -412,5 +431,5 @@ class MongoosePushBridge(Service):
         if self._flush_call is not None:
             self._flush_call.cancel()
             self._flush()  # comes back here when it is through
-        elif not self._settling:
+        elif not self._storing:
             self._stopped.callback(None)
