@@ -38,7 +38,7 @@ WORDS: dict[str, type[DeliveryError]] = {
 
 # Short words only: a device token never fits, should a push service echo one.
 _WORD = re.compile(r"[A-Za-z][A-Za-z_]{0,39}")
-_MESSAGE = re.compile(r"(?:[A-Za-z0-9:.,_/'-]{1,30} ?){1,8}")
+_WORD_OF_MESSAGE = re.compile(r"[A-Za-z0-9:.,_/'-]{1,30}")
 
 
 def outcome_of(code: int, body: bytes = b"", retry_after: float | None = None) -> DeliveryError | None:
@@ -80,6 +80,6 @@ def reason_in(body: bytes) -> str:
     errors = content.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         message = errors[0].get("message")
-        if isinstance(message, str) and _MESSAGE.fullmatch(message[:200]):
-            return message[:200]
+        if isinstance(message, str) and len(message) <= 100:
+            return message if all(map(_WORD_OF_MESSAGE.fullmatch, message.split(" "))) else ""
     return ""

@@ -98,7 +98,8 @@ def _nested(service: str, publish: Publish) -> dict[str, Any]:
     """Versions 2 and 3."""
     options = publish.options
     content: dict[str, Any] = {"service": service}
-    if _boolean(options.get("silent") or "false", "silent"):
+    # Not a field of MongoosePush: whatever is not true is a notification that is seen, as in MongooseIM.
+    if _BOOLEANS.get(options.get("silent", "")):
         content["data"] = _data(publish)
     else:
         content["alert"] = alert = _alert(publish)
@@ -149,15 +150,11 @@ def _take(names: tuple[str, ...], options: Mapping[str, str], content: dict[str,
             content[name] = _TYPES[name](value)
 
 
-def _boolean(value: str, name: str) -> bool:
+def _mutable(value: str) -> bool:
     try:
         return _BOOLEANS[value]
     except KeyError:
-        raise PreconditionNotMet(f"publish option '{name}' is not true or false") from None
-
-
-def _mutable(value: str) -> bool:
-    return _boolean(value, "mutable_content")
+        raise PreconditionNotMet("publish option 'mutable_content' is not true or false") from None
 
 
 def _time_to_live(value: str) -> int:

@@ -239,7 +239,9 @@ class MongoosePushBridge(Service):
         self.outcomes["postponed"] += 1
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1
-        maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored).addCallback(self._stored)
+        maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored).addCallback(
+            self._stored
+        )
         if self.running:
             self._wait(delivery)
         else:
