@@ -91,6 +91,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._answering = False
         self._unread_answers = False
         self._paused = False
+        self._last_request = False
         self._closing = False
 
     # What Twisted calls.
@@ -107,11 +108,15 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         return self.factory.clock.callLater(period, func)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._closing:
+        if self._closing or self._last_request:
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade:
+            # Curl asks for h2c. We may decline by answering as usual (RFC 9110 section 7.8), but the parser
+            # reads no further, so this request is the last.
+            return
+        except httptools.HttpParserError:
             self._refuse(400, "bad_request")
             return
         if self._head_size is not None:
@@ -179,7 +184,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._closing:
+        if self._closing or self._last_request:
             return
         self._head_size = 0
         request = HTTPRequest(
@@ -189,7 +194,8 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             b"".join(self._body),
         )
         self._body = []
-        keep_alive = self._parser.should_keep_alive()
+        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        self._last_request = not keep_alive
         self._waiting.append((request, keep_alive))
         self._next()
 
