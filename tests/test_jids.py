@@ -1,6 +1,8 @@
 """JIDs (RFC 7622): what is one, what it becomes, and that strangers cannot fill the memory with them."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.words.protocols.jabber.jid import JID
 
 from xmpppush.errors import Forbidden
@@ -43,12 +45,27 @@ def test_what_a_jid_becomes(text, full):
         "a@" + "b" * 1024,
         "\ud800@localhost",
         "a@b\x00",
+        "a..b",
+        ".a",
+        "a@\u00ad.b",
     ],
 )
 def test_what_is_no_jid(text):
     """One error for all of it."""
     with pytest.raises(BadJid):
         parse_jid(text)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\A[a-zA-Z@./\u00ad-]{1,20}\Z"))
+@settings(deadline=None)
+def test_any_text_is_a_jid_or_an_error(text):
+    """Hostile input raises BadJid and nothing else; the short path agrees with the long one."""
+    try:
+        jid = parse_jid(text)
+    except BadJid:
+        return
+    assert jid == JID(text)
+    assert parse_jid(jid.full()) == jid
 
 
 def test_the_cache_is_bounded():

@@ -14,9 +14,10 @@ from twisted.words.protocols.jabber.jid import parse as parse_with_stringprep
 from xmpppush.errors import BadStanza, Forbidden
 
 # Already what stringprep would make of it: lower case, none of RFC 7622's excluded characters.
+_LABEL = r"[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?"
 _PLAIN = re.compile(
     r"(?:([a-z0-9!#$%()*+,\-.;=?\[\\\]^_`{|}~]{1,1023})@)?"
-    r"([a-z0-9](?:[a-z0-9.\-]{0,253}[a-z0-9])?)"
+    rf"((?:{_LABEL}\.)*{_LABEL})"
     r"(?:/([A-Za-z0-9!#$%()*+,\-.:;=?@\[\\\]^_`{|}~/]{1,1023}))?"
 )
 
@@ -25,6 +26,15 @@ __all__ = ["JID", "BadJid", "bare_of", "own_account", "parse_jid"]
 
 class BadJid(BadStanza):
     """Not a JID (RFC 7622 section 3): the stanza error is ``jid-malformed``."""
+
+
+class PreparedJID(JID):
+    """A JID whose parts need no stringprep any more; Twisted's own applies it to parts as well."""
+
+    def __init__(self, user: str | None, host: str, resource: str | None) -> None:
+        self.user = user
+        self.host = host
+        self.resource = resource
 
 
 @lru_cache(maxsize=65536)
@@ -38,17 +48,18 @@ def parse_jid(text: str) -> JID:
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
         user, host, resource = plain.groups()
-        return JID(tuple=(user, host, resource))
+        return PreparedJID(user, host, resource)
     try:
         user, host, resource = parse_with_stringprep(text)
-    except (InvalidFormat, UnicodeError) as error:
+    except (InvalidFormat, UnicodeError, IndexError) as error:
+        # IndexError: an empty label, in Twisted's nameprep.
         raise BadJid("not a JID") from error
     if not host or any(part and len(part.encode()) > 1023 for part in (user, host, resource)):
         raise BadJid("not a JID")
     # Twisted reads "@host" and "user@host/" as if the empty part were not there.
     if text.startswith("@") or (resource is None and "/" in text):
         raise BadJid("not a JID")
-    return JID(tuple=(user, host, resource))
+    return PreparedJID(user, host, resource)
 
 
 def bare_of(text: str) -> str:
