@@ -1,0 +1,5 @@
+"""Storages of both kinds, on files of their own."""
+
+import pytest
+
+pytest.register_assert_rewrite("xmpppush.testing.stores")

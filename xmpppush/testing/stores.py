@@ -1,0 +1,454 @@
+"""
+What every implementation of the store contracts does.
+
+Each check is a coroutine of a fresh, empty storage: an object with ``accounts``, ``rosters``,
+``registrations``, ``nodes`` and ``messages``. Run all of `CHECKS` on yours::
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    @pytest_twisted.ensureDeferred
+    async def test_contract(check, storage):
+        await check(storage)
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from twisted.internet.defer import gatherResults
+from zope.interface.verify import verifyObject
+
+from xmpppush.errors import AccountExists, NodeExists, OfflineFull, TooManyNodes, TooManyRegistrations
+from xmpppush.interfaces import IAccountStore, IMessageStore, INodeStore, IRegistrationStore, IRosterStore
+from xmpppush.model import Account, RosterItem, ScramKeys
+from xmpppush.testing.builders import a_delivery, a_node, a_registration, an_offline_message
+
+Check: TypeAlias = Callable[[Any], Awaitable[None]]
+
+CHECKS: list[Check] = []
+
+ALICE, BOB = "alice@localhost", "bob@localhost"
+PUBSUB = "pubsub.localhost"
+
+
+def check(function: Check) -> Check:
+    CHECKS.append(function)
+    return function
+
+
+async def raised(error: type[Exception], awaitable: Awaitable[object]) -> bool:
+    """Did it raise exactly that?"""
+    try:
+        await awaitable
+    except error:
+        return True
+    return False
+
+
+def an_account(jid: str = ALICE, salt: bytes = b"salt") -> Account:
+    keys = {
+        name: ScramKeys(salt, 4096, b"\x00stored", b"\xffserver") for name in ("SCRAM-SHA-1", "SCRAM-SHA-256")
+    }
+    return Account(jid, keys, 1000.0)
+
+
+@check
+async def all_stores_provide_their_interfaces(storage: Any) -> None:
+    """Every method is there with its arguments."""
+    assert verifyObject(IAccountStore, storage.accounts)
+    assert verifyObject(IRosterStore, storage.rosters)
+    assert verifyObject(IRegistrationStore, storage.registrations)
+    assert verifyObject(INodeStore, storage.nodes)
+    assert verifyObject(IMessageStore, storage.messages)
+
+
+# Accounts
+
+
+@check
+async def accounts_come_back_as_they_were(storage: Any) -> None:
+    """Keys are octets; an unknown account is None; the list is sorted."""
+    assert await storage.accounts.get(ALICE) is None
+    await storage.accounts.add([an_account(BOB), an_account(ALICE)])
+    assert await storage.accounts.get(ALICE) == an_account(ALICE)
+    assert await storage.accounts.list() == (ALICE, BOB)
+
+
+@check
+async def accounts_are_added_all_or_none(storage: Any) -> None:
+    """One that is there already, or twice in the batch, keeps the others out."""
+    await storage.accounts.add([an_account(BOB)])
+    assert await raised(AccountExists, storage.accounts.add([an_account(ALICE), an_account(BOB)]))
+    assert await raised(AccountExists, storage.accounts.add([an_account(ALICE), an_account(ALICE)]))
+    assert await storage.accounts.list() == (BOB,)
+
+
+@check
+async def accounts_without_keys_are_accounts(storage: Any) -> None:
+    """Somebody whose keys are elsewhere is still there."""
+    await storage.accounts.add([Account(ALICE, {}, 1.0)])
+    assert await storage.accounts.get(ALICE) == Account(ALICE, {}, 1.0)
+
+
+@check
+async def accounts_get_new_keys(storage: Any) -> None:
+    """The old ones are gone; there is nothing to replace where there is no account."""
+    assert await storage.accounts.replace(an_account()) is False
+    await storage.accounts.add([an_account()])
+    new = Account(ALICE, {"SCRAM-SHA-256": ScramKeys(b"new", 8192, b"a", b"b")}, 1000.0)
+    assert await storage.accounts.replace(new) is True
+    assert await storage.accounts.get(ALICE) == new
+
+
+@check
+async def accounts_take_everything_with_them(storage: Any) -> None:
+    """Whoever gets the JID next inherits no roster, message, registration, delivery, node or affiliation."""
+    await storage.accounts.add([an_account(ALICE), an_account(BOB)])
+    for account in (ALICE, BOB):
+        await storage.rosters.put(account, RosterItem("carol@localhost"))
+        await storage.registrations.put(a_registration(account=account), 5)
+        await storage.messages.keep(an_offline_message(account=account), [a_delivery(account=account)], 5)
+    await storage.nodes.create(a_node(), 5)
+    await storage.nodes.create(
+        a_node(name="bobs", owner=BOB, affiliations={BOB: "owner", ALICE: "member"}), 5
+    )
+    # Now in the caches:
+    assert await storage.registrations.of(ALICE)
+    assert await storage.nodes.get(PUBSUB, "node-1")
+    assert await storage.nodes.get(PUBSUB, "bobs")
+
+    assert await storage.accounts.remove(ALICE) is True
+    assert await storage.accounts.get(ALICE) is None
+    assert await storage.rosters.get(ALICE) == ()
+    assert await storage.registrations.of(ALICE) == ()
+    assert await storage.messages.waiting(ALICE) == ()
+    assert await storage.nodes.get(PUBSUB, "node-1") is None
+    assert await storage.nodes.affiliated_with(PUBSUB, ALICE) == ()
+    assert (await storage.nodes.get(PUBSUB, "bobs")).affiliations == {BOB: "owner"}
+    assert [delivery.account for delivery in await storage.messages.queued(0, 9)] == [BOB]
+    assert len(await storage.rosters.get(BOB)) == 1
+    assert len(await storage.registrations.of(BOB)) == 1
+    assert len(await storage.messages.waiting(BOB)) == 1
+    assert await storage.accounts.remove(ALICE) is False
+
+
+# Rosters
+
+
+@check
+async def rosters_are_sorted_and_replaced_by_jid(storage: Any) -> None:
+    """A second put of a JID replaces; groups keep their order."""
+    await storage.rosters.put(ALICE, RosterItem("carol@localhost", "Carol"))
+    await storage.rosters.put(ALICE, RosterItem(BOB, "Bob"))
+    item = RosterItem(BOB, "Bobby", ("Z", "Ünï"), "both")
+    await storage.rosters.put(ALICE, item)
+    assert await storage.rosters.get(ALICE) == (item, RosterItem("carol@localhost", "Carol"))
+    assert await storage.rosters.get(BOB) == ()
+
+
+@check
+async def rosters_tell_whether_something_was_removed(storage: Any) -> None:
+    """Removing what is not there is False."""
+    await storage.rosters.put(ALICE, RosterItem(BOB))
+    assert await storage.rosters.remove(ALICE, BOB) is True
+    assert await storage.rosters.remove(ALICE, BOB) is False
+    assert await storage.rosters.get(ALICE) == ()
+
+
+# Registrations
+
+
+@check
+async def registrations_come_back_oldest_first(storage: Any) -> None:
+    """All fields as they were, also once they are cached."""
+    new = a_registration(node="a", created=2000.0)
+    old = a_registration(node="b", options={"device_id": "töken\u0000", "empty": ""}, errors=3)
+    await storage.registrations.put(new, 5)
+    await storage.registrations.put(old, 5)
+    for _ in range(2):
+        assert await storage.registrations.of(ALICE) == (old, new)
+    assert await storage.registrations.of(BOB) == ()
+
+
+@check
+async def registrations_of_a_known_account_fire_at_once(storage: Any) -> None:
+    """So does the knowledge that there are none."""
+    await storage.registrations.put(a_registration(), 5)
+    for account in (ALICE, BOB):
+        await storage.registrations.of(account)
+        assert storage.registrations.of(account).called
+
+
+@check
+async def registrations_are_replaced_by_the_last_enable(storage: Any) -> None:
+    """A repeat needs no room of its own (XEP-0357 section 5)."""
+    await storage.registrations.put(a_registration(errors=2), 1)
+    again = a_registration(options={"device_id": "token-2"}, resource="tablet", created=3000.0)
+    assert await storage.registrations.of(ALICE) != (again,)
+    await storage.registrations.put(again, 1)
+    assert await storage.registrations.of(ALICE) == (again,)
+
+
+@check
+async def registrations_are_limited_an_account(storage: Any) -> None:
+    """Two enables at the same time do not slip through together."""
+    await storage.registrations.put(a_registration(account=BOB), 2)
+    attempts = [storage.registrations.put(a_registration(node=f"n{number}"), 2) for number in range(4)]
+    refused = [await raised(TooManyRegistrations, attempt) for attempt in attempts]
+    assert refused == [False, False, True, True]
+    assert [entry.node for entry in await storage.registrations.of(ALICE)] == ["n0", "n1"]
+
+
+@check
+async def registrations_are_removed_by_node_or_pubsub(storage: Any) -> None:
+    """The result is how many; none is no error (section 6)."""
+    for pubsub, node in ((PUBSUB, "1"), (PUBSUB, "2"), (PUBSUB, "3"), ("other.localhost", "1")):
+        await storage.registrations.put(a_registration(pubsub=pubsub, node=node), 9)
+    assert await storage.registrations.remove(ALICE, PUBSUB, "1") == 1
+    assert await storage.registrations.remove(ALICE, PUBSUB, "1") == 0
+    assert await storage.registrations.remove(ALICE, PUBSUB, None) == 2
+    assert [entry.pubsub for entry in await storage.registrations.of(ALICE)] == ["other.localhost"]
+
+
+@check
+async def registrations_count_errors_in_a_row(storage: Any) -> None:
+    """A success forgets them; where nothing is registered the count is 0."""
+    await storage.registrations.put(a_registration(), 5)
+    key = (ALICE, PUBSUB, "node-1")
+    assert await storage.registrations.count_error(*key) == 1
+    assert await storage.registrations.count_error(*key) == 2
+    assert (await storage.registrations.of(ALICE))[0].errors == 2
+    await storage.registrations.forget_errors(*key)
+    assert (await storage.registrations.of(ALICE))[0].errors == 0
+    await storage.registrations.forget_errors(*key)
+    assert await storage.registrations.count_error(ALICE, PUBSUB, "unknown") == 0
+
+
+@check
+async def registrations_forget_an_error_that_is_still_being_counted(storage: Any) -> None:
+    """A success that comes while the count is on its way to the disk is not overlooked."""
+    await storage.registrations.put(a_registration(), 5)
+    await storage.registrations.of(ALICE)
+    counting = storage.registrations.count_error(ALICE, PUBSUB, "node-1")
+    await storage.registrations.forget_errors(ALICE, PUBSUB, "node-1")
+    assert await counting == 1
+    assert (await storage.registrations.of(ALICE))[0].errors == 0
+
+
+@check
+async def registrations_read_during_a_write_are_not_stale_after_it(storage: Any) -> None:
+    """Once a write has fired, every read tells what it wrote."""
+    await storage.registrations.of(ALICE)
+    writing = storage.registrations.put(a_registration(), 5)
+    await storage.registrations.of(ALICE)
+    await writing
+    assert await storage.registrations.of(ALICE) == (a_registration(),)
+    removing = storage.registrations.remove(ALICE, PUBSUB, None)
+    await storage.registrations.of(ALICE)
+    await removing
+    assert await storage.registrations.of(ALICE) == ()
+
+
+@check
+async def registrations_are_listed_by_account(storage: Any) -> None:
+    """Of all accounts, or of one."""
+    first, second = a_registration(account=ALICE), a_registration(account=BOB)
+    await storage.registrations.put(second, 5)
+    await storage.registrations.put(first, 5)
+    assert await storage.registrations.list(None) == (first, second)
+    assert await storage.registrations.list(BOB) == (second,)
+
+
+# Nodes
+
+
+@check
+async def nodes_come_back_as_they_were(storage: Any) -> None:
+    """By host and name; an unknown node is None, at once the second time."""
+    node = a_node(config={"pubsub#title": "Ä"})
+    await storage.nodes.create(node, 5)
+    for _ in range(2):
+        assert await storage.nodes.get(PUBSUB, "node-1") == node
+        assert await storage.nodes.get("other.localhost", "node-1") is None
+    assert storage.nodes.get(PUBSUB, "node-1").called
+    assert storage.nodes.get("other.localhost", "node-1").called
+
+
+@check
+async def nodes_are_created_once(storage: Any) -> None:
+    """The second is refused, though it would be too many as well, and changes nothing."""
+    assert await storage.nodes.get(PUBSUB, "node-1") is None
+    await storage.nodes.create(a_node(), 1)
+    assert await raised(NodeExists, storage.nodes.create(a_node(owner=BOB, affiliations={}), 0))
+    assert await storage.nodes.get(PUBSUB, "node-1") == a_node()
+
+
+@check
+async def nodes_are_limited_an_owner_and_host(storage: Any) -> None:
+    """Two creations at the same time do not slip through together."""
+    await storage.nodes.create(a_node(host="other.localhost"), 1)
+    await storage.nodes.create(a_node(name="bobs", owner=BOB), 1)
+    attempts = [storage.nodes.create(a_node(name=f"n{number}"), 2) for number in range(3)]
+    assert [await raised(TooManyNodes, attempt) for attempt in attempts] == [False, False, True]
+    assert await storage.nodes.get(PUBSUB, "n2") is None
+
+
+@check
+async def nodes_are_configured(storage: Any) -> None:
+    """The new config replaces the old one."""
+    assert await storage.nodes.configure(PUBSUB, "node-1", {}) is False
+    await storage.nodes.create(a_node(config={"pubsub#title": "one"}), 5)
+    await storage.nodes.get(PUBSUB, "node-1")
+    assert await storage.nodes.configure(PUBSUB, "node-1", {"pubsub#max_items": "1"}) is True
+    assert (await storage.nodes.get(PUBSUB, "node-1")).config == {"pubsub#max_items": "1"}
+
+
+@check
+async def nodes_change_affiliations(storage: Any) -> None:
+    """Those not named stay, ``none`` removes."""
+    assert await storage.nodes.affiliate(PUBSUB, "node-1", {BOB: "member"}) is False
+    assert await storage.nodes.affiliated_with(PUBSUB, BOB) == ()
+    await storage.nodes.create(a_node(), 5)
+    await storage.nodes.get(PUBSUB, "node-1")
+    assert await storage.nodes.affiliate(PUBSUB, "node-1", {BOB: "owner", "localhost": "none"}) is True
+    assert (await storage.nodes.get(PUBSUB, "node-1")).affiliations == {ALICE: "owner", BOB: "owner"}
+
+
+@check
+async def nodes_are_deleted_with_their_affiliations(storage: Any) -> None:
+    """A new node with the name begins from nothing."""
+    await storage.nodes.create(a_node(affiliations={ALICE: "owner", BOB: "outcast"}), 5)
+    await storage.nodes.get(PUBSUB, "node-1")
+    assert await storage.nodes.delete(PUBSUB, "node-1") is True
+    assert await storage.nodes.delete(PUBSUB, "node-1") is False
+    assert await storage.nodes.get(PUBSUB, "node-1") is None
+    await storage.nodes.create(a_node(affiliations={ALICE: "owner"}), 5)
+    assert (await storage.nodes.get(PUBSUB, "node-1")).affiliations == {ALICE: "owner"}
+
+
+@check
+async def nodes_are_found_by_affiliation(storage: Any) -> None:
+    """Sorted by name; owned ones apart from those that know somebody at all."""
+    await storage.nodes.create(a_node(name="b"), 5)
+    await storage.nodes.create(a_node(name="a"), 5)
+    await storage.nodes.create(
+        a_node(name="c", owner=BOB, affiliations={BOB: "owner", ALICE: "publisher"}), 5
+    )
+    await storage.nodes.create(a_node(name="d", host="other.localhost"), 5)
+    assert [node.name for node in await storage.nodes.owned_by(PUBSUB, ALICE)] == ["a", "b"]
+    assert [node.name for node in await storage.nodes.affiliated_with(PUBSUB, ALICE)] == ["a", "b", "c"]
+    assert (await storage.nodes.owned_by(PUBSUB, BOB))[0].affiliations[ALICE] == "publisher"
+
+
+# Messages and deliveries
+
+
+@check
+async def messages_wait_in_their_order(storage: Any) -> None:
+    """Also those whose keep has not fired yet, and only those of the account."""
+    keeping = [
+        storage.messages.keep(an_offline_message(xml=f"<message id='{number}'/>"), (), 9)
+        for number in range(3)
+    ]
+    keeping.append(storage.messages.keep(an_offline_message(account=BOB), (), 9))
+    waiting = await storage.messages.waiting(ALICE)
+    assert [message.xml for message in waiting] == [f"<message id='{number}'/>" for number in range(3)]
+    assert waiting[0].account == ALICE
+    assert waiting[0].created == 1000.0
+    assert 0 < waiting[0].id < waiting[1].id < waiting[2].id
+    assert await gatherResults(keeping) == [(), (), (), ()]
+
+
+@check
+async def messages_bring_their_deliveries(storage: Any) -> None:
+    """Each gets the number of its row; all else stays as it was."""
+    first = await storage.messages.keep(
+        an_offline_message(), [a_delivery(node="a"), a_delivery(node="b", body=b"\x00\xff")], 9
+    )
+    (second,) = await storage.messages.keep(None, [a_delivery(attempts=2, next_try=5.5)], 0)
+    assert 0 < first[0].id < first[1].id < second.id
+    assert first[0] == a_delivery(id=first[0].id, node="a")
+    assert await storage.messages.queued(0, 9) == (*first, second)
+    assert await storage.messages.queued_count() == 3
+    assert len(await storage.messages.waiting(ALICE)) == 1
+
+
+@check
+async def messages_are_limited_an_account(storage: Any) -> None:
+    """One too many stores nothing, no delivery either; the others at the same time are stored."""
+    keeping = [storage.messages.keep(an_offline_message(), [a_delivery()], 2) for _ in range(3)]
+    keeping.append(storage.messages.keep(an_offline_message(account=BOB), [], 2))
+    assert [await raised(OfflineFull, keep) for keep in keeping] == [False, False, True, False]
+    assert len(await storage.messages.waiting(ALICE)) == 2
+    assert len(await storage.messages.waiting(BOB)) == 1
+    assert await storage.messages.queued_count() == 2
+
+
+@check
+async def messages_make_room_when_they_are_forgotten(storage: Any) -> None:
+    """What was delivered does not count; forgetting twice is no error."""
+    await storage.messages.keep(an_offline_message(), (), 1)
+    ids = [message.id for message in await storage.messages.waiting(ALICE)]
+    await storage.messages.forget(ids)
+    await storage.messages.forget(ids)
+    await storage.messages.forget([])
+    assert await storage.messages.waiting(ALICE) == ()
+    await storage.messages.keep(an_offline_message(), (), 1)
+    assert await raised(OfflineFull, storage.messages.keep(an_offline_message(), (), 1))
+
+
+@check
+async def messages_of_a_removed_account_make_room(storage: Any) -> None:
+    """The next one with the JID begins with an empty mailbox."""
+    await storage.messages.keep(an_offline_message(), (), 1)
+    await storage.accounts.remove(ALICE)
+    await storage.messages.keep(an_offline_message(), (), 1)
+    assert len(await storage.messages.waiting(ALICE)) == 1
+
+
+@check
+async def many_messages_at_once_are_all_kept(storage: Any) -> None:
+    """However many go to disk together, each delivery gets its own number, in order."""
+    kept = await gatherResults(
+        [
+            storage.messages.keep(
+                an_offline_message(xml=f"<message id='{number}'/>"), [a_delivery(node=f"n{number}")], 500
+            )
+            for number in range(203)
+        ]
+    )
+    ids = [delivery.id for (delivery,) in kept]
+    assert ids == sorted(set(ids))
+    assert [delivery.node for (delivery,) in kept] == [f"n{number}" for number in range(203)]
+    assert await storage.messages.queued(0, 999) == tuple(delivery for (delivery,) in kept)
+    xml = [message.xml for message in await storage.messages.waiting(ALICE)]
+    assert xml == [f"<message id='{number}'/>" for number in range(203)]
+
+
+@check
+async def deliveries_are_settled(storage: Any) -> None:
+    """Settled ones are gone; again, or of a number never given, is no error. Numbers are not used twice."""
+    (first, second) = await storage.messages.keep(None, [a_delivery(), a_delivery(node="b")], 0)
+    await gatherResults([storage.messages.settle([second.id]), storage.messages.settle([second.id, 10**6])])
+    await storage.messages.settle([])
+    assert await storage.messages.queued(0, 9) == (first,)
+    (third,) = await storage.messages.keep(None, [a_delivery()], 0)
+    assert third.id > second.id
+
+
+@check
+async def deliveries_are_postponed(storage: Any) -> None:
+    """Their tries and their time are kept; one that is settled already stays so."""
+    first, second = await storage.messages.keep(None, [a_delivery(), a_delivery()], 0)
+    later = a_delivery(id=first.id, attempts=3, next_try=1234.5)
+    await storage.messages.settle([second.id])
+    await gatherResults([storage.messages.postpone(later), storage.messages.postpone(second)])
+    assert await storage.messages.queued(0, 9) == (later,)
+
+
+@check
+async def deliveries_are_read_in_pages(storage: Any) -> None:
+    """Above a number, in order, so many at the most."""
+    kept = await storage.messages.keep(None, [a_delivery(node=f"n{number}") for number in range(5)], 0)
+    assert await storage.messages.queued(0, 2) == kept[:2]
+    assert await storage.messages.queued(kept[1].id, 2) == kept[2:4]
+    assert await storage.messages.queued(kept[3].id, 2) == kept[4:]
+    assert await storage.messages.queued(kept[4].id, 2) == ()
