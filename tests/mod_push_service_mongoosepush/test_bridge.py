@@ -1,0 +1,530 @@
+"""The bridge on a clock, with a push service that answers when told to."""
+
+import random
+from collections import deque
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from zope.interface.verify import verifyObject
+
+from xmpppush.config.sections import BridgeSection
+from xmpppush.errors import (
+    DeviceUnregistered,
+    GivenUp,
+    PreconditionNotMet,
+    Refused,
+    StorageError,
+    TryLater,
+)
+from xmpppush.http_connections import Response
+from xmpppush.interfaces import IPushService
+from xmpppush.mod_push_service_mongoosepush import service as service_module
+from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.storage.memory import memory_storage
+from xmpppush.testing.builders import a_delivery, a_publish
+
+NOW = 1000.0
+
+
+class Pool:
+    """Takes requests; answers come from ``answers`` at once, or from the test."""
+
+    def __init__(self):
+        self.requests = []
+        self.open = deque()
+        self.answers = deque()
+
+    def post(self, path, body):
+        self.requests.append((path, body))
+        if self.answers:
+            answer = self.answers.popleft()
+            return fail(answer) if isinstance(answer, Exception) else succeed(answer)
+        done = Deferred()
+        self.open.append(done)
+        return done
+
+    def answer(self, code=200, body=b"null", retry_after=None):
+        """Answer the oldest open request."""
+        self.open.popleft().callback(Response(code, body, retry_after))
+
+    def fail(self, error):
+        """Lose the oldest open request."""
+        self.open.popleft().errback(error)
+
+
+class HalfChance(random.Random):
+    def random(self):
+        return 1.0
+
+
+@pytest.fixture
+def world():
+    """A bridge with everything around it."""
+
+    class World:
+        clock = Clock()
+        pool = Pool()
+        messages = memory_storage().messages
+        unregistered = []
+
+        def bridge(self, start=True, **options):
+            capacity = options.pop("capacity", 100)
+            section = BridgeSection("push", **{"max_http_connections": 2, **options})
+            bridge = MongoosePushBridge(
+                section,
+                self.pool,
+                self.messages,
+                self.clock,
+                HalfChance(),
+                self.unregistered.append,
+                capacity=capacity,
+            )
+            if start:
+                bridge.startService()
+                self.clock.advance(0)
+            return bridge
+
+        def stored(self, **changes):
+            delivery = a_delivery(**{"created": NOW, **changes})
+            return now(self.messages.keep(None, [delivery], 0))[0]
+
+        def rows(self):
+            return now(self.messages.queued(0, 10_000))
+
+    World.pool, World.clock, World.unregistered = Pool(), Clock(), []
+    World.messages = memory_storage().messages
+    World.clock.advance(NOW)
+    return World()
+
+
+def now(deferred):
+    """The result of a Deferred that has fired."""
+    results = []
+    deferred.addCallback(results.append)
+    assert results, deferred
+    return results[0]
+
+
+@pytest.fixture
+def log():
+    """What is logged at warning and above, as text with its fields."""
+    events = []
+
+    def observe(event):
+        if event["log_level"] >= LogLevel.info and event["log_namespace"].startswith("xmpppush"):
+            events.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield events
+    globalLogPublisher.removeObserver(observe)
+
+
+def lines(events):
+    return [event["log_format"].format(**event) for event in events]
+
+
+def test_it_is_a_push_service(world):
+    """As its contract says."""
+    assert verifyObject(IPushService, world.bridge())
+
+
+def test_prepare(world):
+    """A publish becomes the delivery to store, for the API version configured."""
+    delivery = world.bridge(api_version="v2").prepare(a_publish(), 5.0)
+    assert (delivery.id, delivery.service, delivery.created) == (0, "fcm", 5.0)
+    assert (delivery.account, delivery.node) == ("alice@localhost", "node-1")
+    assert delivery.path == "/v2/notification/token-1"
+    with pytest.raises(PreconditionNotMet):
+        world.bridge().prepare(a_publish(options={}), 5.0)
+
+
+def test_a_delivery_is_posted_and_settled(world):
+    """With its answer the row goes, and not before."""
+    bridge = world.bridge()
+    delivery = world.stored()
+    outcomes = []
+    bridge.enqueue(delivery, outcomes.append)
+    assert world.pool.requests == [(delivery.path, delivery.body)]
+    assert (bridge.in_flight, len(world.rows()), outcomes) == (1, 1, [])
+    world.pool.answer()
+    world.clock.advance(0)
+    assert (bridge.in_flight, world.rows(), outcomes) == (0, (), [None])
+    assert bridge.outcomes == {"delivered": 1}
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_no_more_in_flight_than_allowed(world):
+    """The third waits for one of two, in order."""
+    bridge = world.bridge()
+    for number in range(4):
+        bridge.enqueue(world.stored(path=f"/{number}"))
+    assert (bridge.in_flight, bridge.queued) == (2, 2)
+    world.pool.answer()
+    assert [path for path, _ in world.pool.requests] == ["/0", "/1", "/2"]
+
+
+def test_answers_at_once_do_not_recurse(world):
+    """A thousand failures in one turn."""
+    bridge = world.bridge(max_http_connections=1, capacity=2000)
+    deliveries = [world.stored() for _ in range(1000)]
+    world.pool.answers.extend([Response(200)] * 1001)
+    blocker = world.stored()
+    world.pool.answers.clear()
+    bridge.enqueue(blocker)
+    world.pool.answers.extend([Response(200)] * 1000)
+    for delivery in deliveries:
+        bridge.enqueue(delivery)
+    world.pool.answer()
+    assert bridge.outcomes["delivered"] == 1001
+
+
+def test_settling_is_done_once_a_turn(world, monkeypatch):
+    """All answers of a turn are one call of the store."""
+    calls = []
+    settle = world.messages.settle
+    monkeypatch.setattr(world.messages, "settle", lambda ids: calls.append(ids) or settle(ids))
+    bridge = world.bridge()
+    first, second = world.stored(), world.stored()
+    bridge.enqueue(first)
+    bridge.enqueue(second)
+    world.pool.answer()
+    world.pool.answer()
+    world.clock.advance(0)
+    assert calls == [[first.id, second.id]]
+
+
+@pytest.mark.parametrize(
+    "error", [TryLater("connection refused"), Response(503), Response(429), Response(500)]
+)
+def test_temporary_failure_is_retried_after_the_delay(world, error):
+    """Tried again, not before the delay is over, and the row tells of it meanwhile."""
+    bridge = world.bridge(retry_base=2.0)
+    outcomes = []
+    world.pool.answers.append(error)
+    bridge.enqueue(world.stored(), outcomes.append)
+    assert isinstance(outcomes[0], TryLater)
+    row = world.rows()[0]
+    assert (row.attempts, row.next_try) == (1, NOW + 2.0)
+    world.clock.advance(1.9)
+    assert len(world.pool.requests) == 1
+    world.clock.advance(0.1)
+    assert len(world.pool.requests) == 2
+    world.pool.answer()
+    world.clock.advance(0)
+    assert world.rows() == ()
+    assert len(outcomes) == 1
+    assert bridge.outcomes == {"postponed": 1, "delivered": 1}
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_retry_after_is_honoured(world):
+    """The push service knows best, up to the cap."""
+    world.bridge(retry_cap=60.0)
+    bridge = world.bridge(retry_cap=60.0)
+    world.pool.answers.extend([Response(429, b"", 30.0), Response(503, b"", 7200.0)])
+    bridge.enqueue(world.stored())
+    world.clock.advance(29.0)
+    assert len(world.pool.requests) == 1
+    world.clock.advance(1.0)
+    assert len(world.pool.requests) == 2
+    assert world.rows()[0].next_try == world.clock.seconds() + 60.0
+
+
+def test_waiting_deliveries_share_one_timer(world):
+    """However many wait, and the earliest is first."""
+    bridge = world.bridge(retry_base=4.0)
+    world.pool.answers.extend([Response(503, b"", 10.0), Response(503), Response(503, b"", 20.0)])
+    for number in range(3):
+        bridge.enqueue(world.stored(path=f"/{number}"))
+    assert len(world.clock.getDelayedCalls()) == 1
+    world.clock.advance(4.0)
+    assert world.pool.requests[3][0] == "/1"
+    world.clock.advance(6.0)
+    assert world.pool.requests[4][0] == "/0"
+
+
+def test_a_waiting_delivery_does_not_hold_others(world):
+    """The next one goes out at once."""
+    bridge = world.bridge(max_http_connections=1)
+    world.pool.answers.append(Response(503, b"", 100.0))
+    bridge.enqueue(world.stored())
+    bridge.enqueue(world.stored(path="/next"))
+    assert world.pool.requests[-1][0] == "/next"
+
+
+def test_an_unregistered_device_is_told_and_settled(world, log):
+    """410: no retry, no log line, the registration's owner hears of it."""
+    bridge = world.bridge()
+    delivery = world.stored()
+    outcomes = []
+    world.pool.answers.append(Response(410))
+    bridge.enqueue(delivery, outcomes.append)
+    world.clock.advance(0)
+    assert world.unregistered == [delivery]
+    assert isinstance(outcomes[0], DeviceUnregistered)
+    assert (world.rows(), log) == ((), [])
+
+
+def test_the_row_outlives_a_registration_that_is_not_gone_yet(world):
+    """A Deferred from on_unregistered is waited for, also when stopping."""
+    bridge = world.bridge()
+    forgotten = Deferred()
+    bridge._on_unregistered = lambda delivery: forgotten
+    world.pool.answers.append(Response(410))
+    bridge.enqueue(world.stored())
+    world.clock.advance(0)
+    assert len(world.rows()) == 1
+    stopped = []
+    bridge.stopService().addCallback(stopped.append)
+    assert stopped == []
+    forgotten.callback(1)
+    assert (world.rows(), stopped) == ((), [None])
+
+
+@pytest.mark.parametrize("fault", [ValueError("boom"), None])
+def test_a_faulty_listener_loses_nothing(world, log, fault):
+    """What on_unregistered or first raise is logged and the delivery concluded."""
+
+    def explode(_):
+        raise ValueError("boom")
+
+    bridge = world.bridge()
+    bridge._on_unregistered = explode
+    world.pool.answers.append(Response(410 if fault else 200))
+    bridge.enqueue(world.stored(), explode)
+    world.clock.advance(0)
+    assert world.rows() == ()
+    assert bridge.in_flight == 0
+    assert log
+
+
+def test_a_refused_notification_is_logged_once_and_settled(world, log):
+    """With node and reason, and never the token."""
+    bridge = world.bridge()
+    outcomes = []
+    world.pool.answers.append(Response(400, b'{"reason":"no_matching_pool"}'))
+    bridge.enqueue(world.stored(path="/v3/notification/SECRETTOKEN"), outcomes.append)
+    world.clock.advance(0)
+    assert isinstance(outcomes[0], Refused)
+    assert world.rows() == ()
+    assert lines(log) == [
+        "push service refused a notification for node node-1: 400 no_matching_pool; it is lost"
+    ]
+    assert "SECRETTOKEN" not in repr(log)
+
+
+def test_max_attempts(world, log):
+    """Given up after so many tries, with one line for the delivery."""
+    bridge = world.bridge(max_attempts=2, retry_base=1.0)
+    world.pool.answers.extend([TryLater("connection refused")] * 2)
+    bridge.enqueue(world.stored())
+    world.clock.advance(1.0)
+    world.clock.advance(0)
+    assert (world.rows(), bridge.outcomes["given-up"]) == ((), 1)
+    assert lines(log) == ["gave up a notification for node node-1 after 2 tries: connection refused"]
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_ttl(world, log):
+    """What is too old is dropped without a request, and says so."""
+    bridge = world.bridge(ttl=60.0)
+    outcomes = []
+    bridge.enqueue(world.stored(created=NOW - 61), outcomes.append)
+    world.clock.advance(0)
+    assert world.pool.requests == []
+    assert isinstance(outcomes[0], GivenUp)
+    assert world.rows() == ()
+    assert lines(log) == ["gave up a notification for node node-1 after 0 tries: too old"]
+
+
+def test_trouble_is_logged_when_it_begins_and_ends(world, log):
+    """Not for each push."""
+    bridge = world.bridge(max_http_connections=10)
+    world.pool.answers.extend([Response(503, b'{"reason":"unable_to_connect"}')] * 5)
+    for _ in range(5):
+        bridge.enqueue(world.stored())
+    world.pool.answers.extend([Response(200)] * 5)
+    world.clock.advance(1.0)
+    assert lines(log) == [
+        "push service is in trouble: 503 unable_to_connect; notifications wait",
+        "push service is well again after 1.0 s",
+    ]
+
+
+def test_a_bug_in_the_way_out_is_no_loss(world, log):
+    """An unexpected exception is logged, and the delivery tried again."""
+    bridge = world.bridge()
+    world.pool.answers.append(KeyError("x"))
+    bridge.enqueue(world.stored())
+    assert len(world.rows()) == 1
+    world.clock.advance(1.0)
+    assert len(world.pool.requests) == 2
+
+
+def test_start_resumes_what_is_stored(world):
+    """In pages, in order, those whose time has not come at their time."""
+    deliveries = [world.stored(path=f"/{number}") for number in range(3)]
+    now(world.messages.postpone(evolve(deliveries[1], attempts=4, next_try=NOW + 50)))
+    world.pool.answers.extend([Response(200)] * 3)
+    world.bridge(retry_cap=300.0)
+    world.clock.advance(0)
+    assert [path for path, _ in world.pool.requests] == ["/0", "/2"]
+    world.clock.advance(50.0)
+    assert [path for path, _ in world.pool.requests] == ["/0", "/2", "/1"]
+    world.clock.advance(0)
+    assert world.rows() == ()
+
+
+def test_resuming_in_pages(world, monkeypatch):
+    """More rows than a page, and than fit into memory: each is sent once."""
+    monkeypatch.setattr(service_module, "PAGE", 3)
+    for number in range(20):
+        world.stored(path=f"/{number}")
+    bridge = world.bridge(capacity=8)
+    for _ in range(100):
+        world.clock.advance(0)
+        if world.pool.open:
+            world.pool.answer()
+    world.clock.advance(0)
+    assert [path for path, _ in world.pool.requests] == [f"/{number}" for number in range(20)]
+    assert world.rows() == ()
+    assert bridge.outcomes == {"delivered": 20}
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_what_does_not_fit_into_memory_stays_on_disk_until_there_is_room(world):
+    """Memory is bounded in an outage, nothing is lost and nothing sent twice."""
+    bridge = world.bridge(capacity=4)
+    outcomes = []
+    for number in range(10):
+        bridge.enqueue(world.stored(path=f"/{number}"), outcomes.append)
+    assert bridge.in_flight + bridge.queued == 4
+    assert len(outcomes) == 6
+    for _ in range(60):
+        if world.pool.open:
+            world.pool.answer()
+        world.clock.advance(0)
+    assert sorted(path for path, _ in world.pool.requests) == [f"/{number}" for number in range(10)]
+    assert world.rows() == ()
+
+
+def test_a_row_fetched_before_it_is_handed_over_is_sent_once(world):
+    """The store has it before enqueue is called; the first outcome is told all the same."""
+    delivery = world.stored()
+    bridge = world.bridge()
+    outcomes = []
+    bridge.enqueue(delivery, outcomes.append)
+    world.pool.answer()
+    assert len(world.pool.requests) == 1
+    assert outcomes == [None]
+
+
+def test_settled_rows_still_on_disk_are_not_fetched_again(world, monkeypatch):
+    """A page read before the deletion was committed."""
+    bridge = world.bridge(capacity=4)
+    pending = Deferred()
+    page = Deferred()
+    monkeypatch.setattr(world.messages, "settle", lambda ids: pending)
+    delivery = world.stored()
+    bridge.enqueue(delivery)
+    world.pool.answer()
+    world.clock.advance(0)
+    monkeypatch.setattr(world.messages, "queued", lambda after, limit: page)
+    bridge._leave_on_disk(0)
+    bridge._load_soon(0)
+    world.clock.advance(0)
+    pending.callback(None)
+    page.callback((delivery,))
+    world.clock.advance(0)
+    assert len(world.pool.requests) == 1
+
+
+def test_a_store_that_fails_to_settle_is_asked_again(world, monkeypatch):
+    """The row is not sent again meanwhile."""
+    bridge = world.bridge()
+    settle, failures = world.messages.settle, [StorageError("disk full")]
+    monkeypatch.setattr(
+        world.messages, "settle", lambda ids: fail(failures.pop()) if failures else settle(ids)
+    )
+    bridge.enqueue(world.stored())
+    world.pool.answer()
+    world.clock.advance(0)
+    assert len(world.rows()) == 1
+    world.clock.advance(service_module.STORE_PAUSE)
+    assert world.rows() == ()
+    assert len(world.pool.requests) == 1
+
+
+def test_a_store_that_fails_to_list_is_asked_again(world, monkeypatch):
+    """Resuming waits for the store."""
+    queued, failures = world.messages.queued, [StorageError("locked")]
+    monkeypatch.setattr(
+        world.messages, "queued", lambda *args: fail(failures.pop()) if failures else queued(*args)
+    )
+    world.stored()
+    world.bridge()
+    assert world.pool.requests == []
+    world.clock.advance(service_module.STORE_PAUSE)
+    assert len(world.pool.requests) == 1
+
+
+def test_a_clock_set_back_does_not_hold_deliveries(world):
+    """A next try far in the future is not believed further than the cap."""
+    now(world.messages.postpone(evolve(world.stored(), attempts=1, next_try=NOW + 10**6)))
+    world.bridge(retry_cap=300.0)
+    world.clock.advance(300.0)
+    assert len(world.pool.requests) == 1
+
+
+def test_before_the_start_rows_wait_on_disk(world):
+    """Handed over too early, they are resumed with the rest."""
+    bridge = world.bridge(start=False)
+    bridge.enqueue(world.stored())
+    assert world.pool.requests == []
+    bridge.startService()
+    world.clock.advance(0)
+    assert len(world.pool.requests) == 1
+
+
+def test_stop_waits_for_what_is_in_flight(world):
+    """No new requests, outcomes stored, the rest left on disk, nothing ticking."""
+    bridge = world.bridge(max_http_connections=2)
+    world.pool.answers.append(Response(503))
+    outcomes = []
+    for number in range(4):
+        bridge.enqueue(world.stored(path=f"/{number}"), outcomes.append)
+    stopped = []
+    bridge.stopService().addCallback(stopped.append)
+    assert stopped == []
+    world.pool.answer(200)
+    assert stopped == []
+    world.pool.fail(TryLater("connection lost"))
+    assert stopped == [None]
+    assert len(world.pool.requests) == 3
+    assert [(row.path, row.attempts) for row in world.rows()] == [("/0", 1), ("/2", 1), ("/3", 0)]
+    assert world.clock.getDelayedCalls() == []
+    bridge.enqueue(world.stored())
+    assert len(world.pool.requests) == 3
+
+
+def test_stop_when_idle_is_at_once(world):
+    """Also before it was started."""
+    stopped = []
+    world.bridge().stopService().addCallback(stopped.append)
+    world.bridge(start=False).stopService().addCallback(stopped.append)
+    assert stopped == [None, None]
+
+
+def test_restart_in_one_process(world):
+    """A stopped bridge takes up its work again."""
+    bridge = world.bridge()
+    bridge.stopService()
+    bridge.enqueue(world.stored())
+    bridge.startService()
+    world.clock.advance(0)
+    world.pool.answer()
+    world.clock.advance(0)
+    assert world.rows() == ()
