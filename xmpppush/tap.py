@@ -6,10 +6,13 @@ is opened before twistd has forked. Then storage, certificates and ports are ope
 problem with any of them is one line and exit code 1.
 """
 
+import os
 import random
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -108,9 +111,16 @@ class Application(MultiService):
 
     _log = Logger()
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, reactor: Any, refuse: Callable[[Sequence[str]], NoReturn] = refuse
+    ) -> None:
+        """
+        Args:
+            refuse: Told, a line each, why it does not start; ends the process.
+        """
         super().__init__()
         self.config = config
+        self._refuse = refuse
         self.push: Publisher | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -251,9 +261,9 @@ class Application(MultiService):
             self.assemble()
             super().startService()
         except ConfigError as error:
-            refuse(error.problems)
+            self._refuse(error.problems)
         except (PushError, OSError) as error:
-            refuse([f"xmpppush: {error}"])
+            self._refuse([f"xmpppush: {error}"])
         for service in self:
             address = getattr(service, "address", None)
             if address is not None:
@@ -299,4 +309,18 @@ def makeService(options: Options) -> IService:
     """Called by twistd, before it forks."""
     from twisted.internet import reactor
 
-    return Application(options.configuration, reactor)
+    return Application(options.configuration, reactor, partial(refuse_start, options.parent))
+
+
+def refuse_start(twistd: MutableMapping[str, Any], problems: Sequence[str]) -> NoReturn:
+    """Say why there is no start where the operator looks: the terminal or, of a daemon, log and parent."""
+    if twistd["pidfile"]:
+        Path(twistd["pidfile"]).unlink(missing_ok=True)
+    if twistd["nodaemon"]:
+        print(*problems, sep="\n", file=sys.__stderr__)  # sys.stderr is the log by now
+    else:
+        for problem in problems:
+            Application._log.critical("{problem}", problem=problem)
+        if twistd.get("statusPipe") is not None:
+            os.write(twistd["statusPipe"], problems[0].encode()[:100])  # as much as twistd reads
+    raise SystemExit(1)

@@ -35,15 +35,17 @@ class ServerProcess:
 
     Args:
         folder: Where its files go; ``server.ini`` there is written from ``ini``.
-        ini: The configuration; ``data_dir = var`` is added. Listeners may use port 0.
+        ini: The configuration; ``data_dir = var`` is added. Listeners may use port 0. Without it the
+            file is there already, with that data_dir.
     """
 
-    def __init__(self, folder: Path, ini: str, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, ini: str = "", environ: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.config = folder / "server.ini"
         self.data_dir = folder / "var"
         self.log = folder / "server.log"
-        self.config.write_text(ini.replace("[server]", f"[server]\ndata_dir = {self.data_dir}", 1))
+        if ini:
+            self.config.write_text(ini.replace("[server]", f"[server]\ndata_dir = {self.data_dir}", 1))
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
