@@ -41,7 +41,7 @@ class Load:
     in_flight: int = 0
     rate: float = 0.0
     runs: int = 3
-    patience: float = 10.0
+    patience: float = 30.0
 
 
 @frozen
@@ -73,7 +73,7 @@ class Run:
         busy: CPU by wall-clock time between the first write and the last arrival.
         p50, p99: From the write into the sender's socket to the arrival of the POST.
         errors: Stanza errors that the senders got back.
-        wall: From the first write to the last arrival.
+        first, wall: From the first write to the first arrival, and to the last.
     """
 
     pushes: int
@@ -81,6 +81,7 @@ class Run:
     duplicates: int
     strange: int
     errors: int
+    first: float
     wall: float
     pushes_per_second: float
     cpu_us: float
@@ -99,12 +100,19 @@ class Result:
     Attributes:
         queued, offline: Rows in the database after the server has stopped.
         yardstick: See `benchmarks.yardstick`, of this machine at this time.
+        log: The last lines of the server's log.
     """
 
     runs: tuple[Run, ...]
     queued: int
     offline: int
     yardstick: float
+    log: str
+
+    @property
+    def is_clean(self) -> bool:
+        """Every message became one push, for its device, and the queue is empty."""
+        return not self.queued and not any(run.missing or run.duplicates or run.strange for run in self.runs)
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -158,7 +166,7 @@ class Pipeline:
         # The rows of the last pushes are still to be deleted: that is part of the price.
         await asyncio.sleep(0.5)
         after = self._server.usage()
-        wall = max(tally.last_arrival - start, 1e-9)
+        wall = tally.last_arrival - start if tally.pushes else time.perf_counter() - start
         latencies = tally.latencies()
         each = 1e6 / max(tally.pushes, 1)
         return Run(
@@ -167,6 +175,7 @@ class Pipeline:
             duplicates=tally.duplicates,
             strange=tally.strange,
             errors=sum(sender.errors for sender in senders) - errors,
+            first=max(tally.first_arrival - start, 0.0),
             wall=wall,
             pushes_per_second=tally.pushes / wall,
             cpu_us=(after.cpu - before.cpu) * each,
@@ -271,7 +280,8 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
         server.stop()
         sink.close()
     yardstick = (yardstick + yardstick_on(core)) / 2
-    return Result(tuple(runs), server.rows("deliveries"), server.rows("offline_messages"), yardstick)
+    queued, offline = server.rows("deliveries"), server.rows("offline_messages")
+    return Result(tuple(runs), queued, offline, yardstick, server.log_tail())
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ class Tally:
         pushes: Different messages that arrived.
         duplicates: Arrivals of a message that had arrived before.
         strange: Requests that are no push of this run: unreadable, unknown, or for the wrong device.
-        last_arrival: When the last of them came, seconds of the same clock as `sent`.
+        first_arrival, last_arrival: When a request came, seconds of the same clock as `sent`.
     """
 
     def __init__(self, first: int, messages: int) -> None:
@@ -25,6 +25,7 @@ class Tally:
         self.pushes = 0
         self.duplicates = 0
         self.strange = 0
+        self.first_arrival = NEVER
         self.last_arrival = NEVER
 
     def sent(self, number: int, now: float) -> None:
@@ -35,6 +36,8 @@ class Tally:
     def arrived(self, number: int, now: float) -> bool:
         """Is this the first arrival of a message that was sent?"""
         self.last_arrival = now
+        if self.first_arrival == NEVER:
+            self.first_arrival = now
         index = number - self._first
         if not 0 <= index < len(self._sent) or self._sent[index] == NEVER:
             self.strange += 1
