@@ -46,7 +46,7 @@ def parse_jid(text: str) -> JID:
         BadJid: It spells none, or a part is longer than 1023 octets.
     """
     plain = _PLAIN.fullmatch(text)
-    if plain is not None:
+    if plain is not None and len(plain[2]) <= 253:
         user, host, resource = plain.groups()
         return PreparedJID(user, host, resource)
     try:
