@@ -12,7 +12,7 @@ from attrs import define, field
 from treq.client import HTTPClient
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IDelayedCall, IOpenSSLClientConnectionCreator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
@@ -31,6 +31,7 @@ from xmpppush.http.responses import BufferedResponse, parse_retry_after
 from xmpppush.http.tls import client_tls
 
 AGENT_VARIABLE = "XMPPPUSH_HTTP_AGENT"
+STOP_TIME = 1.0  # seconds
 
 
 @define
@@ -152,11 +153,13 @@ class HTTPPool(Service):
 
     def stopService(self) -> "Deferred[None]":
         """
-        Let what is in flight end, ``request_timeout`` at the longest, and close the connections.
+        Close the connections, those with a request in flight after a second.
+
+        Who wants the answers waits for them first, as the bridge does.
         """
         super().stopService()
         self._stopping = True
-        return self._client.close()
+        return self._client.close(STOP_TIME)
 
 
 class _FastClient:
@@ -239,10 +242,19 @@ class _StockClient:
         flat = [(name, value) for name, values in names for value in values]
         return BufferedResponse(response.code, flat, b"".join(chunks))
 
-    def close(self) -> "Deferred[None]":
+    def close(self, patience: float) -> "Deferred[None]":
+        for done in tuple(self._under_way):
+            timer = self._clock.callLater(patience, done.cancel)
+            done.addBoth(_cancel_timer, timer)
         waiting = [maybeDeferred(_settled, done) for done in self._under_way]
         closed: Deferred[Any] = gatherResults(waiting)
         return closed.addCallback(lambda _: self._pool.closeCachedConnections())
+
+
+def _cancel_timer(result: Any, timer: IDelayedCall) -> Any:
+    if timer.active():
+        timer.cancel()
+    return result
 
 
 def _settled(done: "Deferred[Any]") -> "Deferred[None]":

@@ -151,6 +151,22 @@ def test_stop_drains(pool_with, network, clock):
     assert clock.getDelayedCalls() == []
 
 
+def test_stop_is_bounded(pool_with, network, clock):
+    """In flight, connecting and waiting requests fail after a second."""
+    pool = pool_with()
+    outcomes = [pool.post("/x", b"{}")]
+    network.manual = True
+    outcomes += [pool.post("/x", b"{}") for _ in range(150)]
+    stopped = pool.stopService()
+    clock.advance(0.9)
+    assert not stopped.called
+    network.attempts[0][1].addErrback(lambda _: None)
+    clock.advance(0.1)
+    assert all(result_of(outcome).check(TryLater) for outcome in outcomes)
+    assert stopped.called
+    assert clock.getDelayedCalls() == []
+
+
 def test_the_environment_chooses_the_agent(pool_with, monkeypatch):
     """For the benchmark; a wrong word is no silent default."""
     monkeypatch.setenv("XMPPPUSH_HTTP_AGENT", "stock")

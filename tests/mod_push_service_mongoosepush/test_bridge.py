@@ -510,6 +510,21 @@ def test_stop_waits_for_what_is_in_flight(world):
     assert len(world.pool.requests) == 3
 
 
+def test_stop_does_not_wait_for_ever(world):
+    """A push service that does not answer: the row stays for the next start."""
+    bridge = world.bridge()
+    bridge.enqueue(world.stored())
+    stopped = []
+    bridge.stopService().addCallback(stopped.append)
+    world.clock.advance(service_module.STOP_TIME)
+    assert stopped == [None]
+    assert len(world.rows()) == 1
+    world.pool.answer()
+    world.clock.advance(0)
+    assert world.rows() == ()
+    assert world.clock.getDelayedCalls() == []
+
+
 def test_stop_when_idle_is_at_once(world):
     """Also before it was started."""
     stopped = []

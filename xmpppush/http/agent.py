@@ -164,6 +164,16 @@ class OriginPool:
         self._check_closed()
         return done
 
+    def abort(self) -> None:
+        """End everything now; what is under way fails."""
+        waiting, self._waiting = self._waiting, {}
+        for exchange in waiting:
+            self.failed(exchange, "stopping")
+        for attempt in tuple(self._attempts):
+            attempt.give_up("stopping")
+        for connection in (*self._open, *self._ending):
+            connection.abort("stopping")
+
     def _check_closed(self) -> None:
         if self._closing and not (self._open or self._ending or self._waiting or self._attempts):
             waiters, self._closed = self._closed, []
@@ -188,7 +198,7 @@ class _Attempt(Factory):
         self._tls = tls
         self._connecting: Deferred[Any] | None = None
         self._connection: Connection | None = None
-        self._timer = agent.clock.callLater(agent.timeout, self._time_out)
+        self._timer = agent.clock.callLater(agent.timeout, self.give_up, "timed out connecting")
 
     def start(self, endpoint: IStreamClientEndpoint) -> None:
         """Connect."""
@@ -217,8 +227,11 @@ class _Attempt(Factory):
             self._timer.cancel()
             self._pool.attempt_failed(self, reason)
 
-    def _time_out(self) -> None:
-        self._pool.attempt_failed(self, "timed out connecting")
+    def give_up(self, reason: str) -> None:
+        """Stop connecting."""
+        if self._timer.active():
+            self._timer.cancel()
+        self._pool.attempt_failed(self, reason)
         if self._connection is not None:
             self._connection.abort()
         elif self._connecting is not None:
@@ -387,20 +400,29 @@ class PooledAgent:
 
         return read_producer(bodyProducer).addCallback(send)
 
-    def close(self) -> "Deferred[None]":
+    def close(self, patience: float | None = None) -> "Deferred[None]":
         """
         Take no further requests; fires when all in flight are over and the connections closed.
 
-        That is bounded by ``timeout``.
+        Args:
+            patience: Seconds until what is still in flight is given up; ``None``: ``timeout`` bounds it.
         """
         self._closing = True
-        done = gatherResults([pool.close() for pool in self._pools.values()])
-        return done.addCallback(self._stop_timer)
+        done: Deferred[Any] = gatherResults([pool.close() for pool in self._pools.values()])
+        limit = self.timeout if patience is None else patience
+        over = None if done.called else self.clock.callLater(limit, self._abort)
 
-    def _stop_timer(self, _: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        def closed(_: object) -> None:
+            for timer in (over, self._timer):
+                if timer is not None and timer.active():
+                    timer.cancel()
             self._timer = None
+
+        return done.addCallback(closed)
+
+    def _abort(self) -> None:
+        for pool in self._pools.values():
+            pool.abort()
 
 
 def split_url(url: bytes) -> tuple[Origin, bytes]:

@@ -39,6 +39,7 @@ from xmpppush.model import Delivery, Publish
 
 CAPACITY = 50_000
 PAGE = 500
+STOP_TIME = 3.0  # seconds that stopping waits for answers
 STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
 
 First = Callable[[PushError | None], None]
@@ -409,7 +410,8 @@ class MongoosePushBridge(Service):
         """
         Send nothing more; fires when what is in flight has its outcome stored.
 
-        The pool's ``request_timeout`` bounds that. Everything else is in the store.
+        After `STOP_TIME` it fires all the same: the store still has what is in flight then, and the next
+        start sends it again. Everything else is in the store anyhow.
         """
         super().stopService()
         for call in (self._timer, self._load_call):
@@ -425,6 +427,9 @@ class MongoosePushBridge(Service):
         self._stopped = Deferred()
         stopped = self._stopped
         self._check_stopped()
+        if not stopped.called:
+            limit = self._clock.callLater(STOP_TIME, stopped.callback, None)
+            stopped.addCallback(lambda _: limit.cancel() if limit.active() else None)
         return stopped
 
     def _check_stopped(self) -> None:
