@@ -253,7 +253,7 @@ class StreamParser:
             uri, local, prefix = self._qnames[name] = _split(name)
         for key in attributes:
             if " " in key:
-                attributes = {_attribute(key): value for key, value in attributes.items()}
+                attributes = {self._key(key): value for key, value in attributes.items()}
                 break
         if len(attributes) > MAX_ATTRIBUTES:
             raise StreamFault("policy-violation", f"an element has {MAX_ATTRIBUTES} attributes at the most")
@@ -282,6 +282,7 @@ class StreamParser:
                 self._prefixed(element, uri, prefix)
         elif self._root is not None:
             self._depth = self._elements = 1
+            self._stanza_start = self._expat.CurrentByteIndex
             if uri == self._namespace:
                 element.uri = element.defaultUri = None
             elif prefix is None:
@@ -293,6 +294,15 @@ class StreamParser:
             self._header(element)
             return
         self._current = element
+
+    def _key(self, name: str) -> str | tuple[str, str]:
+        if " " not in name:
+            return name
+        try:
+            return self._qnames[name][:2]
+        except KeyError:
+            self._qnames[name] = _split(name)
+            return self._qnames[name][:2]
 
     def _prefixed(self, element: Element, uri: str, prefix: str) -> None:
         parent = element.parent
@@ -315,7 +325,7 @@ class StreamParser:
     def _end(self, name: str) -> None:
         element = self._current
         if element is None:
-            self._check_names()
+            self.stop()
             self._ended()
             raise _Stopped
         if self._text:
@@ -383,8 +393,3 @@ def _split(name: str) -> _Name:
     if _NOT_A_URI.search(parts[0]):
         raise StreamFault("invalid-xml", "a namespace name is no URI")
     return (parts[0], parts[1], parts[2] if len(parts) == 3 else None)
-
-
-def _attribute(name: str) -> str | tuple[str, str]:
-    uri, local, _ = _split(name)
-    return (uri, local) if uri else local
