@@ -355,6 +355,8 @@ class StreamParser:
     def _characters(self, data: str) -> None:
         if self._current is not None:
             self._text.append(data)
+        elif self._stopped:
+            return  # pyexpat hands over what it has left when the handler is taken away
         elif data.strip(" \t\r\n"):
             raise StreamFault("bad-format", "text between stanzas")
         elif self._keepalives:

@@ -27,7 +27,10 @@ class MemoryTransport(StringTransport):
         tls: The context factory that `startTLS` got.
         write_closed: The other side said goodbye and still reads.
         is_reading: False while the protocol wants nothing.
+        aborting: It was cut off.
     """
+
+    aborting = False
 
     def __init__(self, address: str = "192.0.2.1", secure: bool = False) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", address, 40000))
@@ -43,6 +46,10 @@ class MemoryTransport(StringTransport):
     def startTLS(self, options: object, normal: bool = True) -> None:
         self.tls = options
         directlyProvides(self, ISSLTransport)
+
+    def abortConnection(self) -> None:
+        self.aborting = True
+        super().abortConnection()
 
     def loseWriteConnection(self) -> None:
         self.write_closed = True
@@ -82,7 +89,7 @@ class StreamPeer:
         self.transport.clear()
         for number, part in enumerate(data.split(DECLARATION)):
             if number:
-                self._parser = StreamParser(self._started, self._elements.append, self._ended, 10**9)
+                self._parser = StreamParser(self._started, self._received, self._goodbye, 10**9)
                 self._parser.feed(DECLARATION)
             if part:
                 assert self._parser is not None, "no stream header yet"
@@ -126,7 +133,10 @@ class StreamPeer:
     def _started(self, header: Element) -> None:
         self.header = header
 
-    def _ended(self) -> None:
+    def _received(self, element: Element) -> None:
+        self._elements.append(element)
+
+    def _goodbye(self) -> None:
         self.ended = True
 
 
