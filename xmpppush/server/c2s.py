@@ -29,7 +29,7 @@ from xmpppush.jids import BadJid, parse_jid
 from xmpppush.server import sasl
 from xmpppush.server.parser import StreamFault
 from xmpppush.server.sasl import SASLFailure
-from xmpppush.server.stream import BACKLOG, LOGIN, RATE, XMPPStream, stop_timer
+from xmpppush.server.stream import BACKLOG, LOGIN, RATE, XMPPStream, host_of, stop_timer
 from xmpppush.server.throttle import Throttle, network_of
 from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.namespaces import BIND, SASL, SESSION, TLS
@@ -49,7 +49,7 @@ class C2SConnection(XMPPStream):
     One client, from its first octet on.
 
     Attributes:
-        network: What its address counts as, for limits.
+        network: What its address counts as, for limits; ``""`` while it does not count.
         account, resource, full, jid: Set when the resource is bound.
         priority, presence, interested: Kept here for the host.
     """
@@ -111,19 +111,20 @@ class C2SConnection(XMPPStream):
             # Not only when the connection is gone: what is sent to a closed stream would be lost.
             self._factory.host.unbind(self)
 
-    def streamRefused(self, condition: str, text: str) -> None:
+    def streamRefused(self, fault: StreamFault) -> None:
         self._log.info(
-            "stream of {user} at {address} refused: {condition} {text}",
+            "stream of {user} at {address} refused: {reason}",
             user=self.full or self.account or "nobody yet",
             address=self.address,
-            condition=condition,
-            text=text,
+            reason=str(fault),
         )
 
     def _timed_out(self) -> None:
         self.refuse(StreamFault("connection-timeout", "not logged in for too long"))
 
     def streamStarted(self, header: Element) -> None:
+        if not self.network and not self._factory.admit(self):
+            raise StreamFault("policy-violation", "too many connections of this address")
         if self.account:
             features = f"<bind xmlns='{BIND}'/><session xmlns='{SESSION}'><optional/></session>"
         else:
@@ -492,16 +493,42 @@ class C2SFactory(ServerFactory):
         self._stop_timer: Any = None
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        network = network_of(getattr(addr, "host", None) or "")
-        if self._stopped is not None or not self._has_room(network):
+        network = network_of(host_of(addr))
+        # Behind a proxy this is the proxy's: whose connection it is shows later.
+        counted = not self.listen.endpoint.startswith("haproxy:")
+        if self._stopped is not None or (counted and not self._has_room(network)):
             # Not None: the TLS factory around a listener with direct TLS could not take it.
             return _NoRoom()
-        self._networks[network] += 1
         connection = C2SConnection(self)
         connection.factory = self
-        connection.network = network
         self.connections.add(connection)
+        if counted:
+            self._count(connection, network)
         return connection
+
+    def admit(self, connection: C2SConnection) -> bool:
+        """Count a connection whose address is known by now; False where it is one too many."""
+        network = network_of(connection.address)
+        if not self._has_room(network):
+            return False
+        self._count(connection, network)
+        return True
+
+    def lost(self, connection: C2SConnection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        network = connection.network
+        if network:
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
+            self._refusing.discard(network)
+        if self._stopped is not None and not self.connections:
+            self._finish()
+
+    def _count(self, connection: C2SConnection, network: str) -> None:
+        connection.network = network
+        self._networks[network] += 1
 
     def _has_room(self, network: str) -> bool:
         limit = self.limits.connections_per_address
@@ -513,17 +540,6 @@ class C2SFactory(ServerFactory):
                 "{network} has {limit} connections already: refusing more", network=network, limit=limit
             )
         return False
-
-    def lost(self, connection: C2SConnection) -> None:
-        """A connection is gone."""
-        self.connections.discard(connection)
-        network = connection.network
-        self._networks[network] -= 1
-        if not self._networks[network]:
-            del self._networks[network]
-        self._refusing.discard(network)
-        if self._stopped is not None and not self.connections:
-            self._finish()
 
     def close_all(self) -> "Deferred[None]":
         """

@@ -20,6 +20,7 @@ from xmpppush.jids import parse_jid
 from xmpppush.server.parser import BEFORE_AUTHENTICATION, StreamFault, StreamParser
 from xmpppush.xep.namespaces import CLIENT, STREAM_ERRORS, STREAMS
 
+READ_SIZE = 4096  # bytes at a time from a socket
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to close its side
 MAX_OUTPUT = 4 * 1024 * 1024  # bytes waiting for a peer that does not read
 MAX_DRAINED = 4 * 1024 * 1024  # bytes of a peer that still sends after our goodbye
@@ -47,13 +48,11 @@ class XMPPStream(Protocol):
         random: Gives that many random octets.
 
     Attributes:
-        address: Of the peer, for people.
         domain: Of the header, prepared; ``""`` before the first one.
         closed: Our closing tag is sent; nothing is read or sent any more.
     """
 
     namespace = CLIENT
-    address = ""
     domain = ""
     closed = False
 
@@ -70,6 +69,11 @@ class XMPPStream(Protocol):
         self._random = random
         self._parser: StreamParser = self._new_parser(BEFORE_AUTHENTICATION)
 
+    @property
+    def address(self) -> str:
+        """Of the peer, for people; behind haproxy it is the client's from the first octet on."""
+        return host_of(self.transport.getPeer())  # type: ignore[union-attr]
+
     # For subclasses.
 
     def streamStarted(self, header: Element) -> None:
@@ -83,14 +87,9 @@ class XMPPStream(Protocol):
     def segmentReceived(self) -> None:
         """The elements of one segment were received: a place for what need not be done for each."""
 
-    def streamRefused(self, condition: str, text: str) -> None:
+    def streamRefused(self, fault: StreamFault) -> None:
         """The peer broke a rule and the stream ends for it."""
-        self._log.info(
-            "stream of {address} refused: {condition} {text}",
-            address=self.address,
-            condition=condition,
-            text=text,
-        )
+        self._log.info("stream of {address} refused: {reason}", address=self.address, reason=str(fault))
 
     def streamClosed(self) -> None:
         """The stream ends, for whatever reason; called once."""
@@ -98,12 +97,13 @@ class XMPPStream(Protocol):
     # The way in.
 
     def connectionMade(self) -> None:
-        peer = self.transport.getPeer()  # type: ignore[union-attr]
-        self.address = getattr(peer, "host", None) or str(peer)
         transport: Any = self.transport
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+        # A turn of the reactor is over soon, however much lies in the sockets: with Twisted's 64 KiB a flood
+        # of messages kept push requests and everybody else waiting for seconds.
+        getattr(transport, "transport", transport).bufferSize = READ_SIZE  # below direct TLS
         transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -184,7 +184,7 @@ class XMPPStream(Protocol):
     def refuse(self, fault: StreamFault) -> None:
         """End the stream because the peer broke a rule."""
         if not self.closed:
-            self.streamRefused(fault.condition, fault.text)
+            self.streamRefused(fault)
             self.close(fault.condition, fault.text)
 
     def close(self, condition: str = "", text: str = "") -> None:
@@ -278,6 +278,11 @@ class XMPPStream(Protocol):
 
     def _footer(self) -> None:
         self.close()
+
+
+def host_of(address: Any) -> str:
+    """An IP address, or whatever an address without one says of itself."""
+    return getattr(address, "host", None) or str(address)
 
 
 def _jid_or_nothing(text: str | None) -> str:
