@@ -30,6 +30,7 @@ VOCABULARY = (
 )
 # Ways to the outside that roles share; they know no role.
 TOOLS = (
+    "xmpppush.coroutines",
     "xmpppush._wokkel",
     "xmpppush.cache",
     "xmpppush.certificates",

@@ -309,6 +309,7 @@ def makeService(options: Options) -> IService:
     """Called by twistd, before it forks."""
     from twisted.internet import reactor
 
+    assert options.parent is not None, "twistd has the rest of the options"
     return Application(options.configuration, reactor, partial(refuse_start, options.parent))
 
 

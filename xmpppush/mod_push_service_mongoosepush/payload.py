@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from attrs import field, frozen
 
 from xmpppush.errors import PreconditionNotMet
 from xmpppush.model import Publish, PushSummary
@@ -32,25 +33,96 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}  # XML Schema's spellings, as in forms
 
 
-def request_for(
-    publish: Publish, api_version: str, services: tuple[str, ...] = SERVICES
-) -> tuple[str, bytes]:
+@frozen
+class Target:
     """
-    Path and JSON of the request.
+    What the publish options say of every notification to a device.
+
+    Attributes:
+        service: ``fcm`` or ``apns``.
+        path: Of the request.
+        options: Fields beside the alert or data.
+        alert: Fields in the alert; ``None``: the push is silent and carries data.
+        flat: Version 1: an alert without ``alert`` around it.
+    """
+
+    service: str
+    path: str = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
+    alert: Mapping[str, Any] | None = field(repr=False)
+    flat: bool
+
+
+def target_of(options: Mapping[str, str], api_version: str, services: tuple[str, ...] = SERVICES) -> Target:
+    """
+    Read the publish options.
 
     Args:
         api_version: One of `VERSIONS`.
         services: Names that ``service`` may have.
 
     Raises:
-        PreconditionNotMet: A publish option is missing or has a value that the push service would
-            refuse. The text names the option, never its value.
+        PreconditionNotMet: An option is missing or has a value that the push service would refuse. The
+            text names the option, never its value.
     """
-    options = publish.options
     service = service_of(options, services)
     path = f"/{api_version}/notification/{_encoded(device_id_of(options))}"
-    make = _flat if api_version == "v1" else _nested
-    return path, orjson.dumps(make(service, publish))
+    if api_version == "v1":  # no silent pushes, and ``mode`` always
+        mode = _mode(options.get("mode") or "prod")
+        return Target(service, path, {"mode": mode, **_taken(("click_action", "topic"), options)}, {}, True)
+    # Not a field of MongoosePush: whatever is not true is a notification that is seen, as in MongooseIM.
+    silent = _BOOLEANS.get(options.get("silent", ""))
+    alert = None if silent else _taken(("sound", "click_action"), options)
+    beside = _taken(("mode", "priority", "topic", "mutable_content", "time_to_live"), options)
+    return Target(service, path, beside, alert, False)
+
+
+def body_for(target: Target, publish: Publish) -> bytes:
+    """The JSON of this notification."""
+    content: dict[str, Any] = {"service": target.service}
+    if target.alert is None:
+        content["data"] = _data(publish)
+    elif target.flat:
+        content.update(_alert(publish))
+    else:
+        content["alert"] = {**_alert(publish), **target.alert}
+    content.update(target.options)
+    return orjson.dumps(content)
+
+
+def request_for(
+    publish: Publish, api_version: str, services: tuple[str, ...] = SERVICES
+) -> tuple[str, bytes]:
+    """Path and JSON of the request; raises what `target_of` raises."""
+    target = target_of(publish.options, api_version, services)
+    return target.path, body_for(target, publish)
+
+
+class Targets:
+    """
+    `target_of`, remembered: a registration's options are the same object from push to push.
+
+    Args:
+        size: How many are remembered at the most.
+    """
+
+    def __init__(self, api_version: str, services: tuple[str, ...] = SERVICES, size: int = 100_000) -> None:
+        self._api_version = api_version
+        self._services = services
+        self._size = size
+        # By id(), and with the options themselves, which keeps the id theirs.
+        self._known: dict[int, tuple[Mapping[str, str], Target]] = {}
+
+    def of(self, options: Mapping[str, str]) -> Target:
+        """Raises what `target_of` raises, each time."""
+        known = self._known.get(id(options))
+        if known is not None:
+            return known[1]
+        target = target_of(options, self._api_version, self._services)
+        if len(self._known) >= self._size:
+            self._known.clear()
+        self._known[id(options)] = (options, target)
+        return target
 
 
 def service_of(options: Mapping[str, str], services: tuple[str, ...] = SERVICES) -> str:
@@ -83,29 +155,6 @@ def _encoded(device_id: str) -> str:
 
 def _percent(match: re.Match[str]) -> str:
     return quote(match[0], safe="")
-
-
-def _flat(service: str, publish: Publish) -> dict[str, Any]:
-    """Version 1: an alert without ``alert`` around it, no silent pushes, ``mode`` always."""
-    alert = _alert(publish)
-    content: dict[str, Any] = {"service": service, **alert}
-    content["mode"] = _mode(publish.options.get("mode") or "prod")
-    _take(("click_action", "topic"), publish.options, content)
-    return content
-
-
-def _nested(service: str, publish: Publish) -> dict[str, Any]:
-    """Versions 2 and 3."""
-    options = publish.options
-    content: dict[str, Any] = {"service": service}
-    # Not a field of MongoosePush: whatever is not true is a notification that is seen, as in MongooseIM.
-    if _BOOLEANS.get(options.get("silent", "")):
-        content["data"] = _data(publish)
-    else:
-        content["alert"] = alert = _alert(publish)
-        _take(("sound", "click_action"), options, alert)
-    _take(("mode", "priority", "topic", "mutable_content", "time_to_live"), options, content)
-    return content
 
 
 def _alert(publish: Publish) -> dict[str, Any]:
@@ -142,12 +191,9 @@ def _data(publish: Publish) -> dict[str, Any]:
     return data
 
 
-def _take(names: tuple[str, ...], options: Mapping[str, str], content: dict[str, Any]) -> None:
+def _taken(names: tuple[str, ...], options: Mapping[str, str]) -> dict[str, Any]:
     # An empty field says nothing: MongoosePush would pass an empty topic on, and APNs refuse it.
-    for name in names:
-        value = options.get(name)
-        if value:
-            content[name] = _TYPES[name](value)
+    return {name: _TYPES[name](options[name]) for name in names if options.get(name)}
 
 
 def _mutable(value: str) -> bool:

@@ -33,7 +33,7 @@ from xmpppush.http.outage import Outage
 from xmpppush.http_connections import HTTPPool, Response
 from xmpppush.interfaces import IMessageStore, IPushService
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
-from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, request_for, service_of
+from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
 from xmpppush.model import Delivery, Publish
 
@@ -83,7 +83,6 @@ class MongoosePushBridge(Service):
         """
         self.in_flight = 0
         self.outcomes: Counter[str] = Counter()
-        self._version = section.api_version
         self._limit = section.max_http_connections
         self._policy = RetryPolicy(section.retry_base, section.retry_cap, section.max_attempts, section.ttl)
         self._pool = pool
@@ -91,7 +90,7 @@ class MongoosePushBridge(Service):
         self._clock = clock
         self._random = random
         self._on_unregistered = on_unregistered
-        self._services = services
+        self._targets = Targets(section.api_version, services)
         self._capacity = capacity
         self._outage = Outage()
         self._ready: deque[Delivery] = deque()
@@ -117,9 +116,11 @@ class MongoosePushBridge(Service):
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
-        path, body = request_for(publish, self._version, self._services)
-        service = service_of(publish.options, self._services)
-        return Delivery(0, publish.account, publish.pubsub, publish.node, service, path, body, created)
+        target = self._targets.of(publish.options)
+        body = body_for(target, publish)
+        return Delivery(
+            0, publish.account, publish.pubsub, publish.node, target.service, target.path, body, created
+        )
 
     def enqueue(self, delivery: Delivery, first: First | None = None) -> None:
         """Take over a stored delivery (`IPushService.enqueue`)."""

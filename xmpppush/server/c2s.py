@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -64,7 +64,6 @@ class C2SConnection(XMPPStream):
     interested = False
 
     _log = Logger()
-    _secure = False
     _handshaking = False
     _bound = False
     _failures = 0
@@ -86,7 +85,7 @@ class C2SConnection(XMPPStream):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._secure = self._handshaking = ISSLTransport.providedBy(self.transport)
+        self._handshaking = self.secure
         limit = self._factory.limits.unauthenticated_timeout
         self._timeout = self._clock.callLater(limit, self._timed_out)
 
@@ -138,7 +137,7 @@ class C2SConnection(XMPPStream):
 
     @property
     def _tls(self) -> str:
-        return "none" if self._secure else self._factory.listen.tls
+        return "none" if self.secure else self._factory.listen.tls
 
     def _starttls_feature(self) -> str:
         if self._tls == "required":
@@ -168,7 +167,7 @@ class C2SConnection(XMPPStream):
             return
         self.send_xml(f"<proceed xmlns='{TLS}'/>")
         self.restart()
-        self._secure = self._handshaking = True
+        self.secure = self._handshaking = True
         self.transport.startTLS(options)  # type: ignore[union-attr]
 
     # Login (RFC 6120 section 6).
@@ -177,7 +176,7 @@ class C2SConnection(XMPPStream):
         if self._tls == "required":
             return []
         auth = self._factory.auth
-        plain = self._secure or auth.allow_plain_without_tls
+        plain = self.secure or auth.allow_plain_without_tls
         return [name for name in auth.mechanisms if name in sasl.SCRAM or (name == sasl.PLAIN and plain)]
 
     def _mechanisms_feature(self) -> str:
@@ -188,7 +187,7 @@ class C2SConnection(XMPPStream):
         mechanism = element.attributes.get("mechanism", "")
         try:
             if mechanism not in self._mechanisms():
-                if mechanism in self._factory.auth.mechanisms and not self._secure:
+                if mechanism in self._factory.auth.mechanisms and not self.secure:
                     raise SASLFailure("encryption-required")
                 raise SASLFailure("invalid-mechanism")
             self._check_throttle("")

@@ -8,13 +8,14 @@ is what is done about it.
 import secrets
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.words.protocols.jabber.error import StanzaError
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
+from xmpppush.coroutines import start
 from xmpppush.errors import LimitReached, OfflineFull, StorageError
 from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISession, ISessionHost
 from xmpppush.jids import JID, parse_jid
@@ -25,6 +26,7 @@ from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.rules import Otherwise, is_present, is_worth_storing, message_type, plan_message
 from xmpppush.xep.conditions import error_reply
+from xmpppush.xep.xml import to_xml
 
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
 
@@ -182,14 +184,14 @@ class XMPPServer:
         if to.user is None:
             self._answer(stanza, StanzaError("service-unavailable"))
             return
-        Deferred.fromCoroutine(self._deliver(stanza, to)).addErrback(self._failed, stanza)
+        start(self._deliver(stanza, to), self._failed, stanza)
 
     async def _deliver(self, stanza: Element, to: JID) -> None:
         account = to.userhost()
         sessions = self.resources.of(account)
         plan = plan_message(message_type(stanza), to.resource, sessions)
         if plan.sessions:
-            xml = stanza.toXml()
+            xml = to_xml(stanza)
             for session in plan.sessions:
                 self._offline.send(session, stanza, xml)
         elif plan.otherwise is not Otherwise.STORE:
@@ -209,17 +211,22 @@ class XMPPServer:
             offline = self._offline.message_for(account, to.host, stanza)
         if offline is None and not deliveries:
             return
-        for delivery in await self._messages.keep(offline, deliveries, self._offline_limit):
+        # From here on it waits for the disk.
+        kept = self._messages.keep(offline, deliveries, self._offline_limit)
+        kept.addCallback(self._kept).addErrback(self._failed, stanza)
+
+    def _kept(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
 
-    def _failed(self, failure: object, stanza: Element) -> None:
-        error = failure.value  # type: ignore[attr-defined]
+    def _failed(self, failure: Failure, stanza: Element) -> None:
+        error = failure.value
         if isinstance(error, OfflineFull):  # RFC 6121 section 8.5.2.2.1
             self._answer(stanza, StanzaError("service-unavailable"))
         elif isinstance(error, StorageError):  # said once by the storage
             self._answer(stanza, error)
         else:
-            self._log.failure("a message could not be handled", failure=failure)  # type: ignore[arg-type]
+            self._log.failure("a message could not be handled", failure=failure)
             self._answer(stanza, StanzaError("internal-server-error"))
 
 

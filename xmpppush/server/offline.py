@@ -15,6 +15,7 @@ from twisted.words.xish.domish import Element
 from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
 from xmpppush.xep.times import stamp_of
+from xmpppush.xep.xml import to_xml
 
 
 def with_delay(stanza: Element, server: str, now: float) -> str:
@@ -25,7 +26,7 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
         server: Domain that kept it.
         now: Seconds since the epoch.
     """
-    xml: str = stanza.toXml()
+    xml = to_xml(stanza)
     delay = f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp_of(now)}'>Offline storage</delay>"
     return xml.removesuffix("</message>") + delay + "</message>"
 

@@ -49,11 +49,13 @@ class XMPPStream(Protocol):
 
     Attributes:
         domain: Of the header, prepared; ``""`` before the first one.
+        secure: Inside TLS. The subclass says so after STARTTLS: a transport behind haproxy does not.
         closed: Our closing tag is sent; nothing is read or sent any more.
     """
 
     namespace = CLIENT
     domain = ""
+    secure = False
     closed = False
 
     _log = Logger()
@@ -105,6 +107,7 @@ class XMPPStream(Protocol):
         # of messages kept push requests and everybody else waiting for seconds.
         getattr(transport, "transport", transport).bufferSize = READ_SIZE  # below direct TLS
         transport.registerProducer(self, True)
+        self.secure = ISSLTransport.providedBy(transport)
 
     def dataReceived(self, data: bytes) -> None:
         if self.closed:
@@ -214,7 +217,7 @@ class XMPPStream(Protocol):
         self._close_timer = self._clock.callLater(CLOSE_TIMEOUT, transport.abortConnection)
         # To close a TCP connection with input unread is to reset it, and the peer might never read the
         # stream error: so only our direction is closed. TLS waits for the peer's alert by itself.
-        if not ISSLTransport.providedBy(transport) and hasattr(transport, "loseWriteConnection"):
+        if not self.secure and hasattr(transport, "loseWriteConnection"):
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
