@@ -344,6 +344,21 @@ def test_starttls():
     assert peer.bind("phone")["type"] == "result"
 
 
+@pytest.mark.parametrize("says_so", [True, False])
+def test_closing_inside_tls(says_so):
+    """TLS has a goodbye of its own, also behind haproxy, whose transport does not say that it is TLS."""
+    listener = Listener("required")
+    peer = listener.open()
+    peer.transport.says_tls = says_so
+    peer.ask(f"<starttls xmlns='{TLS}'/>")
+    peer.open()
+    peer.receive()
+    peer.send("<presence/>")
+    assert peer.stream_error() == "not-authorized"
+    assert peer.transport.disconnecting
+    assert not peer.transport.write_closed
+
+
 def test_nothing_crosses_into_tls():
     """What somebody wrote behind <starttls/> is not read as if it came through TLS (CVE-2011-0411)."""
     listener = Listener("required")

@@ -28,9 +28,11 @@ class MemoryTransport(StringTransport):
         write_closed: The other side said goodbye and still reads.
         is_reading: False while the protocol wants nothing.
         aborting: It was cut off.
+        says_tls: Provides `ISSLTransport` after `startTLS`; the one behind haproxy does not.
     """
 
     aborting = False
+    says_tls = True
 
     def __init__(self, address: str = "192.0.2.1", secure: bool = False) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", address, 40000))
@@ -45,7 +47,8 @@ class MemoryTransport(StringTransport):
 
     def startTLS(self, options: object, normal: bool = True) -> None:
         self.tls = options
-        directlyProvides(self, ISSLTransport)
+        if self.says_tls:
+            directlyProvides(self, ISSLTransport)
 
     def abortConnection(self) -> None:
         self.aborting = True
