@@ -231,6 +231,9 @@ class ISession(Interface):
     def send_xml(xml: str) -> None:
         """Send an already serialised stanza."""
 
+    def flushed() -> "Deferred[bool]":
+        """Fires with True when what was sent is on its way, with False when the stream ends before."""
+
     def close(condition: str, text: str = "") -> None:
         """End the stream with a stream error (RFC 6120 section 4.9.3), such as ``conflict``."""
 

@@ -37,7 +37,6 @@ class PreparedJID(JID):
         self.resource = resource
 
 
-@lru_cache(maxsize=65536)
 def parse_jid(text: str) -> JID:
     """
     The JID that ``text`` spells, prepared.
@@ -45,6 +44,11 @@ def parse_jid(text: str) -> JID:
     Raises:
         BadJid: It spells none, or a part is longer than 1023 octets.
     """
+    # Only short ones are remembered: strangers choose them, and 3 kB each would add up.
+    return _parse_and_remember(text) if len(text) < 256 else _parse(text)
+
+
+def _parse(text: str) -> JID:
     plain = _PLAIN.fullmatch(text)
     if plain is not None and len(plain[2]) <= 253:
         user, host, resource = plain.groups()
@@ -60,6 +64,9 @@ def parse_jid(text: str) -> JID:
     if text.startswith("@") or (resource is None and "/" in text):
         raise BadJid("not a JID")
     return PreparedJID(user, host, resource)
+
+
+_parse_and_remember = lru_cache(maxsize=65536)(_parse)
 
 
 def bare_of(text: str) -> str:

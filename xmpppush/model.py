@@ -2,9 +2,20 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from attrs import frozen as quick
+else:
+    from functools import partial
+
+    from attrs import define
+
+    # Made by the dozen for each push: attrs' way of freezing makes that four times as slow. mypy sees
+    # them frozen and holds everybody to it.
+    quick = partial(define, unsafe_hash=True)
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -66,7 +77,7 @@ class Registration:
     errors: int = 0
 
 
-@frozen
+@quick
 class PushSummary:
     """
     The summary form of a notification (XEP-0357 section 7, ``urn:xmpp:push:summary``).
@@ -80,7 +91,7 @@ class PushSummary:
     last_message_body: str | None = field(default=None, repr=False)
 
 
-@frozen
+@quick
 class Notification:
     """
     What is published to a push node: the content of ``<notification xmlns='urn:xmpp:push:0'/>``.
@@ -94,7 +105,7 @@ class Notification:
     extra: Mapping[str, str] = field(default=NOTHING, repr=False)
 
 
-@frozen
+@quick
 class Publish:
     """
     A notification on its way to an app server (XEP-0357 section 7).
@@ -115,7 +126,7 @@ class Publish:
     account: str = ""
 
 
-@frozen
+@quick
 class Delivery:
     """
     A notification for one device, ready for the push service: a row of the durable queue.
@@ -143,7 +154,7 @@ class Delivery:
     next_try: float = 0.0
 
 
-@frozen
+@quick
 class OfflineMessage:
     """
     A message that waits for its account (XEP-0160).

@@ -4,9 +4,11 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from xmpppush.server.offline import OfflineMessages
+from xmpppush.server.offline import PORTION, OfflineMessages
 from xmpppush.testing.builders import an_offline_message
 from xmpppush.testing.sessions import stanza_of
+
+LONG = f"<message><body>{'x' * PORTION}</body></message>"
 
 
 class SlowMessages:
@@ -41,6 +43,11 @@ class Session:
 
     def send_xml(self, xml):
         self.send(stanza_of(xml))
+
+    def flushed(self):
+        return self.reading
+
+    reading = succeed(True)
 
 
 @pytest.fixture
@@ -106,6 +113,23 @@ def test_nothing_is_forgotten_for_a_session_that_went_away(offline, messages, re
     assert len(messages.rows) == 2
     messages.answer()
     assert second.got == ["one", "two"]
+
+
+def test_a_client_that_does_not_read_loses_nothing(offline, messages):
+    """They are forgotten in portions, each when it is on its way."""
+    messages.rows += [an_offline_message(id=number, xml=LONG) for number in (3, 4)]
+    session = Session()
+    session.reading = Deferred()
+    offline.flush(session)
+    messages.answer()
+    assert session.got == ["one", "two", "x" * PORTION]
+    assert len(messages.rows) == 4
+    reading, session.reading = session.reading, Deferred()
+    reading.callback(True)
+    assert len(session.got) == 4
+    assert [row.id for row in messages.rows] == [4]
+    session.reading.callback(False)
+    assert [row.id for row in messages.rows] == [4]
 
 
 def test_a_failing_disk_does_not_hold_the_new_ones_back(offline, messages):

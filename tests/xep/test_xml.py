@@ -7,7 +7,7 @@ from twisted.words.xish.domish import Element
 from xmpppush.xep.xml import to_xml
 
 NAMES = st.sampled_from(["message", "body", "x", "field"])
-URIS = st.sampled_from([None, "jabber:client", "jabber:x:data", "urn:x"])
+URIS = st.sampled_from([None, "", "jabber:client", "jabber:x:data", "urn:x"])
 TEXT = st.text(st.sampled_from("ab&<>'\" é"), max_size=5)
 KEYS = NAMES | st.just(("http://www.w3.org/XML/1998/namespace", "lang")) | st.just(("urn:y", "k"))
 
@@ -30,4 +30,4 @@ def elements(draw, depth=3):
 @settings(deadline=None)
 def test_the_same_as_domish(element):
     """With and without prefixes, namespaces, text that needs escaping."""
-    assert to_xml(element) == element.toXml()
+    assert to_xml(element) == element.toXml(defaultUri="jabber:client")

@@ -20,7 +20,7 @@ class Connected(Protocol):
 def body_of(message: Element) -> str | None:
     """The first ``<body/>`` with text in it; messages may carry one for each language."""
     for child in message.children:
-        if isinstance(child, Element) and child.name == "body" and child.uri is None:
+        if type(child) is not str and child.name == "body" and child.uri is None:
             text = str(child)
             if text:
                 return text
@@ -34,14 +34,14 @@ def is_important(message: Element) -> bool:
     Not one that its sender wants kept nowhere (XEP-0334 section 4.2): nothing would wait for whoever
     unlocks the phone.
     """
-    if message.attributes.get("type", "normal") in ("error", "headline"):
+    if message.attributes.get("type") in ("error", "headline"):
         return False
     if body_of(message) is None:
         return False
-    return not any(
-        isinstance(child, Element) and child.uri == ns.HINTS and child.name == "no-store"
-        for child in message.children
-    )
+    for child in message.children:
+        if type(child) is not str and child.uri == ns.HINTS and child.name == "no-store":
+            return False
+    return True
 
 
 def sender_of(message: Element) -> str:

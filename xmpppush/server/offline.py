@@ -5,7 +5,7 @@ A session that just became present gets the stored messages first. What arrives 
 held back, so that the order stays the sender's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +16,8 @@ from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
 from xmpppush.xep.times import stamp_of
 from xmpppush.xep.xml import to_xml
+
+PORTION = 64 * 1024
 
 
 def with_delay(stanza: Element, server: str, now: float) -> str:
@@ -29,6 +31,20 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
     xml = to_xml(stanza)
     delay = f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp_of(now)}'>Offline storage</delay>"
     return xml.removesuffix("</message>") + delay + "</message>"
+
+
+def portions(messages: Sequence[OfflineMessage]) -> Iterator[list[OfflineMessage]]:
+    """The messages in portions of about `PORTION` characters of XML, in order."""
+    portion: list[OfflineMessage] = []
+    size = 0
+    for message in messages:
+        portion.append(message)
+        size += len(message.xml)
+        if size >= PORTION:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 class OfflineMessages:
@@ -77,11 +93,15 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
-            waiting = await self._messages.waiting(account)
-            if waiting and session in self._held:
-                for message in waiting:
+            for portion in portions(await self._messages.waiting(account)):
+                if session not in self._held:
+                    break
+                for message in portion:
                     session.send_xml(message.xml)
-                await self._messages.forget([message.id for message in waiting])
+                # A client that reads slowly, or not at all, does not cost what it has not got yet.
+                if not await session.flushed():
+                    break
+                await self._messages.forget([message.id for message in portion])
         except Exception:
             self._log.failure("offline messages of {account} could not be handed over", account=account)
         finally:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
-from attrs import frozen
 from twisted.words.xish.domish import Element
 
 from xmpppush.xep import namespaces as ns
@@ -20,8 +19,7 @@ class Otherwise(Enum):
     IGNORE = auto()
 
 
-@frozen
-class Plan:
+class Plan(NamedTuple):
     """
     Attributes:
         sessions: Who gets the message now (`ISession`).
@@ -80,7 +78,9 @@ def is_worth_storing(stanza: Element) -> bool:
     Chat states alone are not, nor is what forbids it with a ``no-store`` hint, nor what is empty.
     """
     content = False
-    for child in stanza.elements():
+    for child in stanza.children:
+        if type(child) is str:
+            continue
         if child.uri == ns.HINTS:
             if child.name == "store":
                 return True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -19,6 +20,7 @@ from xmpppush.errors import BadStanza
 from xmpppush.jids import parse_jid
 from xmpppush.server.parser import BEFORE_AUTHENTICATION, StreamFault, StreamParser
 from xmpppush.xep.namespaces import CLIENT, STREAM_ERRORS, STREAMS
+from xmpppush.xep.xml import to_xml
 
 READ_SIZE = 4096  # bytes at a time from a socket
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to close its side
@@ -69,6 +71,7 @@ class XMPPStream(Protocol):
         self._domains = domains
         self._clock = clock
         self._random = random
+        self._flushing: list[Deferred[bool]] = []
         self._parser: StreamParser = self._new_parser(BEFORE_AUTHENTICATION)
 
     @property
@@ -125,6 +128,7 @@ class XMPPStream(Protocol):
         stop_timer(self._close_timer)
         if not self.closed:
             self.closed = True
+            self._tell_flushed(False)
             self.streamClosed()
 
     def restart(self, max_size: int = BEFORE_AUTHENTICATION, keepalives: bool = False) -> None:
@@ -155,8 +159,7 @@ class XMPPStream(Protocol):
 
     def send(self, stanza: Element) -> None:
         """Send a stanza (elements of the stream's own namespace have uri ``None``)."""
-        # With the namespace it stands in, domish leaves that out, and writes xmlns='' where it is meant.
-        self.send_xml(stanza.toXml(defaultUri=self.namespace))
+        self.send_xml(to_xml(stanza, self.namespace))
 
     def send_xml(self, xml: str) -> None:
         """Send an already serialised stanza; dropped where the stream is closed."""
@@ -178,6 +181,20 @@ class XMPPStream(Protocol):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._clogged = None
+        self._tell_flushed(True)
+
+    def flushed(self) -> "Deferred[bool]":
+        """Fires with True when what was sent is on its way, with False when the stream ends before."""
+        if self.closed or self._clogged is None:
+            return succeed(not self.closed)
+        waiting: Deferred[bool] = Deferred()
+        self._flushing.append(waiting)
+        return waiting
+
+    def _tell_flushed(self, on_its_way: bool) -> None:
+        flushing, self._flushing = self._flushing, []
+        for waiting in flushing:
+            waiting.callback(on_its_way)
 
     def stopProducing(self) -> None:
         """The transport is gone; `connectionLost` follows."""
@@ -208,6 +225,7 @@ class XMPPStream(Protocol):
         self.closed = True
         self._parser.close()
         self._leave()
+        self._tell_flushed(False)
         self.streamClosed()
 
     def _leave(self) -> None:
@@ -228,6 +246,7 @@ class XMPPStream(Protocol):
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.abortConnection()
+        self._tell_flushed(False)
         self.streamClosed()
 
     def _drain(self, size: int) -> None:

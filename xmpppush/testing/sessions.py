@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
@@ -44,6 +45,9 @@ class RecordingSession:
 
     def send_xml(self, xml: str) -> None:
         self.sent.append(xml)
+
+    def flushed(self) -> "Deferred[bool]":
+        return succeed(not self.closed)
 
     def close(self, condition: str, text: str = "") -> None:
         self.closed = condition

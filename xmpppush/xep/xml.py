@@ -9,23 +9,30 @@ from collections.abc import Callable
 
 from twisted.words.xish.domish import Element, SerializedXML, escapeToXml
 
+from xmpppush.xep.namespaces import CLIENT
+
 _special_in_text = re.compile("[&<>]").search
 _special_in_value = re.compile("[&<>'\"]").search
 
 
-def to_xml(element: Element) -> str:
-    """What ``element.toXml()`` gives, to the letter."""
+def to_xml(element: Element, namespace: str = CLIENT) -> str:
+    """
+    What ``element.toXml(defaultUri=namespace)`` gives, to the letter.
+
+    Args:
+        namespace: That of the stream it is for, in which elements with uri ``None`` are.
+    """
     parts: list[str] = []
-    if _write(element, "", parts.append):
+    if _write(element, namespace, parts.append):
         return "".join(parts)
-    xml: str = element.toXml()
+    xml: str = element.toXml(defaultUri=namespace)
     return xml
 
 
 def _write(element: Element, inherited: str, write: Callable[[str], object]) -> bool:
     """
     Args:
-        inherited: The default namespace around it, ``""`` for the stream's own.
+        inherited: The default namespace around it.
 
     Returns:
         False where it has prefixes: what was written so far is of no use.
