@@ -248,8 +248,11 @@ class XMPPServer:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
 
     def _push_failed(self, failure: Failure, stanza: Element) -> None:
-        if not failure.check(StorageError):  # said once by the storage
-            self._log.failure("a push could not be decided on or kept", failure=failure)
+        account = stanza["to"].partition("/")[0]
+        if failure.check(StorageError):
+            self._log.warn("push for {account} is lost: {reason}", account=account, reason=str(failure.value))
+        else:
+            self._log.failure("push for {account} is lost", failure=failure, account=account)
 
     def _failed(self, failure: Failure, stanza: Element) -> None:
         error = failure.value

@@ -120,7 +120,7 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
-            waiting = await self._messages.waiting(account)
+            waiting: Sequence[OfflineMessage] = await self._messages.waiting(account)
             if self._handed:
                 waiting = await self._without_handed(waiting)
             for portion in portions(waiting):
