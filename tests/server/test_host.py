@@ -131,7 +131,7 @@ def test_own_resources_see_each_other(world):
     assert "from='alice@localhost/phone'" in desk.sent[-1]
 
 
-@pytest.mark.parametrize("priority", ["128", "-129", "high", "9" * 400])
+@pytest.mark.parametrize("priority", ["128", "-129", "high", "9" * 400, "1_0", "\u0663"])
 def test_a_priority_that_is_none_is_a_bad_request(world, priority):
     """RFC 6121 section 4.7.2.3: -128 to 127."""
     session = world.session(ALICE, "phone")
@@ -265,7 +265,8 @@ class Busy(RecordingSession):
     """A session whose client does not read."""
 
     def flushed(self):
-        return Deferred()
+        self.reading = Deferred()  # kept: the collector would end who waits for it
+        return self.reading
 
 
 def a_busy_desk(world):

@@ -198,7 +198,7 @@ class Publisher:
                 and await self._registrations.remove_same(registration)
             ):
                 self._log.info(
-                    "registration of {account} removed: the push service says that node {node}'s device is gone",
+                    "registration of {account} removed: push service says node {node}'s device is gone",
                     account=delivery.account,
                     node=delivery.node,
                 )
