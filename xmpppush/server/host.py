@@ -5,6 +5,7 @@ Reading and checking a stanza is the connection's work (``c2s.py``), deciding is
 is what is done about it.
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 
@@ -29,6 +30,8 @@ from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import to_xml
 
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
+
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,3}")
 
 
 @implementer(ISessionHost)
@@ -270,7 +273,7 @@ def _priority_of(presence: Element) -> int:
     for child in presence.elements():
         if child.name == "priority" and child.uri is None:
             text = str(child).strip()
-            if len(text) > 4:
+            if text and not _PRIORITY.fullmatch(text):  # int() takes more than xs:byte does
                 raise ValueError("priority")
             priority = int(text or "0")
             if not -128 <= priority <= 127:
