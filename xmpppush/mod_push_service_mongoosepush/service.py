@@ -257,7 +257,10 @@ class MongoosePushBridge(Service):
         attempts = delivery.attempts + 1
         delay = self._policy.delay_after(attempts, error.after, self._random.random(), now - delivery.created)
         if delay is None:
-            return self._give_up(delivery, error.reason, attempts)
+            if self.running:
+                return self._give_up(delivery, error.reason, attempts)
+            # Most likely our stopping cut it off, which says nothing about the notification.
+            delay = 0.0
         self.outcomes["postponed"] += 1
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1
