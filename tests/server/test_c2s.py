@@ -267,7 +267,7 @@ def test_bad_headers(listener, log, header, condition):
     assert peer.header["from"] in listener.host.domains
     assert_closed(peer)
     assert len(log) == 1
-    assert log[0].startswith(f"stream of nobody yet at 192.0.2.1 refused: {condition}")
+    assert log[0].startswith(f"stream of a client without login at 192.0.2.1 refused: {condition}")
 
 
 def test_missing_to_means_the_only_domain(listener):
