@@ -23,6 +23,8 @@ from xmpppush.model import (
     Registration,
     RosterItem,
     ScramKeys,
+    TraceLimits,
+    TraceNote,
 )
 
 
@@ -204,6 +206,22 @@ class IMessageStore(Interface):
         """How many deliveries wait."""
 
 
+class ITraceStore(Interface):
+    """What was noted about pushes (`xmpppush.trace`)."""
+
+    def add(notes: "Sequence[tuple[Any, ...]]", limits: TraceLimits) -> "Deferred[None]":
+        """Keep notes, with the fields of a `TraceNote` each, oldest first; some beyond the limits go."""
+
+    def prune(limits: TraceLimits) -> "Deferred[None]":
+        """Forget all that is beyond the limits."""
+
+    def of(account: str, stories: int) -> "Deferred[tuple[TraceNote, ...]]":
+        """The notes of the account's last ``stories`` stories, by time; behind every `add` before it."""
+
+    def story(trace: str) -> "Deferred[tuple[TraceNote, ...]]":
+        """The notes of one story, by time."""
+
+
 class IAuthenticator(Interface):
     """Accounts elsewhere: an LDAP, an HTTP service, ... The default is the account store."""
 
@@ -352,6 +370,32 @@ class IPubSub(Interface):
         """
 
 
+class ITrace(Interface):
+    """
+    Where the parts say what they decide about a push, so that it can be explained afterwards.
+
+    None of it waits or raises, and it is cheap enough for the hot path.
+    """
+
+    def begin() -> str:
+        """The id of a new story: a message met a registration."""
+
+    def note(trace: str, account: str, node: str, decision: str, reason: str = "", **fields: object) -> None:
+        """
+        Note something now.
+
+        Args:
+            trace: Id of the story.
+            account: As in `TraceNote`, like all of these.
+            decision: An `xmpppush.trace.Decision`.
+            reason: One of `xmpppush.trace.REASONS`, or a text that is fit for a log.
+            fields: Strings and numbers; no text of a message, no device token, no secret.
+        """
+
+    def flush() -> "Deferred[None]":
+        """Fires when all that was noted can be read, as far as it could be stored."""
+
+
 class IRouter(Interface):
     """Stanzas by the domain of their ``to``."""
 
@@ -374,3 +418,6 @@ class IPushDecider(Interface):
 
     def enqueue(delivery: Delivery) -> None:
         """It is stored: send it."""
+
+    def not_stored(deliveries: Sequence[Delivery], error: Exception) -> None:
+        """They could not be stored, nor was the message: its sender gets an error."""

@@ -1,6 +1,6 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
-from xmpppush.errors import NodeNotFound, PushError, StorageError, TryLater
+from xmpppush.errors import NodeNotFound, OfflineFull, PushError, StorageError, TryLater
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -18,10 +18,14 @@ from xmpppush.interfaces import (
     IPushService,
     IRegistrationStore,
     ISession,
+    ITrace,
 )
 from xmpppush.jids import parse_jid
-from xmpppush.mod_push.rules import redacted, to_notify
+from xmpppush.mod_push.rules import reason_against, redacted, sender_of, to_notify
 from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
+from xmpppush.trace import NO_TRACE, Decision, told
+
+MAX_STANZA_ID = 64  # characters of it in the trace
 
 
 @implementer(IPushDecider)
@@ -33,6 +37,7 @@ class Publisher:
         pubsub: The app server of this process, ``None`` where it has none. Others are reached over
             s2s or as components, which this version has not yet.
         push_service: Takes the stored deliveries.
+        trace: Told of each decision about a message that a registration concerns.
     """
 
     _log = Logger()
@@ -49,6 +54,7 @@ class Publisher:
         include_body: bool = True,
         include_sender: bool = True,
         max_errors: int = 10,
+        trace: ITrace = NO_TRACE,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -60,37 +66,65 @@ class Publisher:
         self._include_body = include_body
         self._include_sender = include_sender
         self._max_errors = max_errors
+        self._trace = trace
         self._unreachable: set[str] = set()
 
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
     ) -> tuple[Delivery, ...]:
-        registrations = await self._registrations.of(account)
-        if not registrations:
+        enabled = await self._registrations.of(account)
+        if not enabled:
             return ()
-        registrations = to_notify(registrations, sessions, self._notify)
-        if not registrations or not self._plugin.should_publish(account, stanza):
+        trace = self._trace.begin()
+        sender, stanza_id = sender_of(stanza), stanza.attributes.get("id", "")[:MAX_STANZA_ID]
+
+        def note(node: str, decision: Decision, reason: str) -> None:
+            self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
+
+        registrations = to_notify(enabled, sessions, self._notify)
+        if len(registrations) < len(enabled):
+            why = "account-online" if self._notify == "account-offline" else "device-online"
+            for registration in left_out(enabled, registrations):
+                note(registration.node, Decision.ONLINE, why)
+            if not registrations:
+                return ()
+        if not self._plugin.should_publish(account, stanza):
+            note("", Decision.FILTERED, reason_against(stanza) or "plugin")
             return ()
         notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
+            note("", Decision.FILTERED, "plugin")
             return ()
-        registrations = self._plugin.publish_notification(account, notification, registrations)
+        wanted = self._plugin.publish_notification(account, notification, registrations)
+        if len(wanted) < len(registrations):
+            for registration in left_out(registrations, wanted):
+                note(registration.node, Decision.FILTERED, "plugin")
         if not (self._include_body and self._include_sender):
             notification = redacted(notification, self._include_body, self._include_sender)
+        why = "device-absent" if sessions else "no-session"
         deliveries = []
-        for registration in registrations:
+        for registration in wanted:
             try:
-                deliveries.append(await self._accept(registration, notification))
+                deliveries.append(await self._accept(registration, notification, trace))
             except PushError as error:
-                await self._publish_failed(registration, error)
+                note(registration.node, Decision.NOT_PUBLISHED, told(error))
+                await self._publish_failed(registration, error, trace)
             else:
+                note(registration.node, Decision.ACCEPTED, why)
                 if registration.errors:
                     await self._registrations.forget_errors(account, registration.pubsub, registration.node)
         return tuple(deliveries)
 
-    async def _accept(self, registration: Registration, notification: Notification) -> Delivery:
+    def not_stored(self, deliveries: Sequence[Delivery], error: Exception) -> None:
+        reason = "offline-full" if isinstance(error, OfflineFull) else told(error)
+        for delivery in deliveries:
+            self._trace.note(delivery.trace, delivery.account, delivery.node, Decision.NOT_STORED, reason)
+
+    async def _accept(
+        self, registration: Registration, notification: Notification, trace: str = ""
+    ) -> Delivery:
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
-            raise AppServerUnreachable(registration.pubsub)
+            raise AppServerUnreachable(f"no way to {registration.pubsub}")
         account = registration.account
         return await self._pubsub.accept(
             Publish(
@@ -100,10 +134,11 @@ class Publisher:
                 notification=notification,
                 options=registration.options,
                 account=account,
+                trace=trace,
             )
         )
 
-    async def _publish_failed(self, registration: Registration, error: PushError) -> None:
+    async def _publish_failed(self, registration: Registration, error: PushError, trace: str) -> None:
         """
         XEP-0357 section 7: an error may disable a registration, a passing or local one must not.
         """
@@ -125,7 +160,7 @@ class Publisher:
             )
             return
         if isinstance(error, NodeNotFound):
-            await self._registrations.remove(registration.account, registration.pubsub, registration.node)
+            await self._remove(registration, trace, "node-gone")
             self._log.info(
                 "registration of {account} removed: {pubsub} has no node {node} any more",
                 account=registration.account,
@@ -137,7 +172,7 @@ class Publisher:
             registration.account, registration.pubsub, registration.node
         )
         if errors >= self._max_errors:
-            await self._registrations.remove(registration.account, registration.pubsub, registration.node)
+            await self._remove(registration, trace, "errors")
         self._log.warn(
             "publish for {account} to node {node} refused ({errors} of {max_errors}): {reason}",
             account=registration.account,
@@ -146,6 +181,11 @@ class Publisher:
             max_errors=self._max_errors,
             reason=str(error) or type(error).__name__,
         )
+
+    async def _remove(self, registration: Registration, trace: str, reason: str) -> None:
+        account, node = registration.account, registration.node
+        await self._registrations.remove(account, registration.pubsub, node)
+        self._trace.note(trace, account, node, Decision.REMOVED, reason)
 
     def enqueue(self, delivery: Delivery) -> None:
         assert self._push_service is not None
@@ -171,6 +211,8 @@ class Publisher:
             account=delivery.account,
             node=delivery.node,
         )
+        if delivery.account:
+            self._trace.note(delivery.trace, delivery.account, delivery.node, Decision.REMOVED, "device-gone")
         return self._registrations.remove(delivery.account, delivery.pubsub, delivery.node)
 
     async def test(self, account: str, body: str | None) -> list[str]:
@@ -191,11 +233,14 @@ class Publisher:
         lines = []
         for registration in await self._registrations.of(account):
             outcome: PushError | None
+            trace = self._trace.begin()
             try:
-                delivery = await self._accept(registration, notification)
+                delivery = await self._accept(registration, notification, trace)
+                self._trace.note(trace, account, registration.node, Decision.ACCEPTED, "test")
                 (stored,) = await self._messages.keep(None, [delivery], 0)
                 outcome = await self._first_outcome(stored)
             except PushError as error:
+                self._trace.note(trace, account, registration.node, Decision.NOT_PUBLISHED, told(error))
                 outcome = error
             said = "the push service took it" if outcome is None else f"{type(outcome).__name__}: {outcome}"
             lines.append(f"{registration.pubsub} {registration.node}: {said}")
@@ -211,3 +256,9 @@ class Publisher:
 
 class AppServerUnreachable(PushError):
     """The app server is in another process, or nowhere."""
+
+
+def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:
+    """Those that a decision took out."""
+    left = {(registration.pubsub, registration.node) for registration in after}
+    return [each for each in before if (each.pubsub, each.node) not in left]

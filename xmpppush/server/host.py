@@ -16,7 +16,7 @@ from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.coroutines import start
-from xmpppush.errors import LimitReached, OfflineFull, StorageError
+from xmpppush.errors import LimitReached, OfflineFull, PushError, StorageError
 from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISession, ISessionHost
 from xmpppush.jids import JID, parse_jid
 from xmpppush.model import Delivery
@@ -213,11 +213,17 @@ class XMPPServer:
             return
         # From here on it waits for the disk.
         kept = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallback(self._kept).addErrback(self._failed, stanza)
+        kept.addCallback(self._kept).addErrback(self._not_kept, stanza, deliveries)
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
+
+    def _not_kept(self, failure: Failure, stanza: Element, deliveries: Sequence[Delivery]) -> None:
+        error = failure.value
+        if deliveries and isinstance(error, PushError):
+            self._push.not_stored(deliveries, error)  # type: ignore[union-attr]
+        self._failed(failure, stanza)
 
     def _failed(self, failure: Failure, stanza: Element) -> None:
         error = failure.value
