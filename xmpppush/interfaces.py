@@ -216,10 +216,14 @@ class ITraceStore(Interface):
         """Forget all that is beyond the limits."""
 
     def of(account: str, stories: int) -> "Deferred[tuple[TraceNote, ...]]":
-        """The notes of the account's last ``stories`` stories, by time; behind every `add` before it."""
+        """
+        The notes of the account's last ``stories`` stories, in the order they were added.
+
+        Ordered behind every `add` called before it, though that may not have fired yet.
+        """
 
     def story(trace: str) -> "Deferred[tuple[TraceNote, ...]]":
-        """The notes of one story, by time."""
+        """The notes of one story, in the same way."""
 
 
 class IAuthenticator(Interface):

@@ -8,7 +8,7 @@ one thing that was decided or happened, with time, node, decision and reason.
 Notes hold no text of a message and no device token; a registration is named by its node.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -68,7 +68,7 @@ class Decision(StrEnum):
     REMOVED = "removed"  # it is gone
 
 
-STAGES = {
+STAGES: Mapping[str, Stage] = {
     **dict.fromkeys(Decision, Stage.PUSH_SERVICE),
     **dict.fromkeys(
         (
@@ -85,16 +85,7 @@ STAGES = {
     **dict.fromkeys((Decision.DISABLED, Decision.REVIVED, Decision.REMOVED), Stage.REGISTRATION),
 }
 
-# After these, of a node, nothing more is to come.
-FINAL = frozenset(Decision) - {
-    Decision.ACCEPTED,
-    Decision.BATCHED,
-    Decision.POSTPONED,
-    Decision.DISABLED,
-    Decision.REVIVED,
-}
-
-REASONS = {
+REASONS: Mapping[str, str] = {
     "no-session": "nobody of this account is connected",
     "device-absent": "the device is not connected and available",
     "test": "asked for by 'push test'",
@@ -110,6 +101,7 @@ REASONS = {
     "device-gone": "the push service does not know the device any more",
     "errors": "too many errors in a row ([mod_push] max_errors)",
     "client": "the client disabled it",
+    "operator": "the operator disabled it",
     "too old": "older than [mod_push_service_mongoosepush] ttl",
 }
 

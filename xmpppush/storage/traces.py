@@ -131,7 +131,7 @@ class SQLTraceStore:
             page: Awaitable[tuple[list[TraceNote], int]] = self._database.write(select_notes, text, below)
             notes, below = await page
             found += _of_the_last(filter(is_wanted, notes), traces, stories)
-        return tuple(sorted(found, key=lambda note: note.at))
+        return tuple(reversed(found))
 
     def erase(self, cursor: Cursor, account: str) -> None:
         """The account goes, and with it what was noted about it."""
