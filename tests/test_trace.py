@@ -102,6 +102,13 @@ def test_notes_wait_for_company(trace, clock, store):
     assert clock.getDelayedCalls() == []
 
 
+def test_long_names_are_cut(trace, store):
+    """A node may have a kilobyte of name."""
+    trace.note("t1", ALICE, "n" * 1000, Decision.ONLINE)
+    trace.flush()
+    assert store.added[0][0][0][3] == "n" * 100
+
+
 def test_many_notes_do_not_wait(trace, clock, store):
     """What is in memory is bounded."""
     for _ in range(MANY):

@@ -28,6 +28,7 @@ DELAY = 0.1  # seconds
 MANY = 1000
 PRUNE_EVERY = 3600.0  # seconds; a busy server prunes with every write
 MAX_REASON = 200  # characters
+MAX_NODE = 100
 
 
 class Stage(StrEnum):
@@ -166,7 +167,7 @@ class Trace(Service):
     ) -> None:
         """See `ITrace.note`. Some microseconds count here: it is called twice for each push."""
         notes = self._notes
-        notes.append((trace, self._seconds(), account, node, decision, reason, fields))
+        notes.append((trace, self._seconds(), account, node[:MAX_NODE], decision, reason, fields))
         if self._flush_call is None:
             self._flush_call = self._clock.callLater(DELAY, self._flush_late)
         elif len(notes) >= MANY:

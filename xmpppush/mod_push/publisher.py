@@ -25,7 +25,7 @@ from xmpppush.mod_push.rules import reason_against, redacted, sender_of, to_noti
 from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
 from xmpppush.trace import NO_TRACE, Decision, told
 
-MAX_STANZA_ID = 64  # characters of it in the trace
+MAX_IN_TRACE = 100  # characters of a stanza id or an address
 
 
 @implementer(IPushDecider)
@@ -76,7 +76,7 @@ class Publisher:
         if not enabled:
             return ()
         trace = self._trace.begin()
-        sender, stanza_id = sender_of(stanza), stanza.attributes.get("id", "")[:MAX_STANZA_ID]
+        sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
 
         def note(node: str, decision: Decision, reason: str) -> None:
             self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)

@@ -136,9 +136,10 @@ class SQLTraceStore:
     def erase(self, cursor: Cursor, account: str) -> None:
         """The account goes, and with it what was noted about it."""
         text = orjson.dumps(account).decode()
-        cursor.execute("SELECT number, notes FROM traces WHERE instr(notes, ?) > 0", (text,))
-        for number, row in cursor.fetchall():
-            left = [note for note in orjson.loads(row) if note[2] != account]
+        cursor.execute("SELECT number FROM traces WHERE instr(notes, ?) > 0", (text,))
+        for (number,) in cursor.fetchall():
+            cursor.execute("SELECT notes FROM traces WHERE number = ?", (number,))
+            left = [note for note in orjson.loads(cursor.fetchone()[0]) if note[2] != account]
             if left:
                 cursor.execute("UPDATE traces SET notes = ? WHERE number = ?", (_json(left), number))
             else:
