@@ -313,8 +313,16 @@ def test_what_could_not_be_stored_is_noted():
     """The sender got an error, so there is nothing to push."""
     world = World()
     world.enable("n1")
-    world.publisher.not_stored(world.message(), OfflineFull("1000 messages wait already"))
+    world.publisher.dropped(world.message(), OfflineFull("1000 messages wait already"))
     assert world.notes() == [("n1", "accepted", "no-session"), ("n1", "not stored", "offline-full")]
+
+
+def test_who_was_told_before_is_noted():
+    """A message that comes by again pushes once."""
+    world = World()
+    world.enable("n1")
+    world.publisher.dropped(world.message(), None)
+    assert world.notes()[1:] == [("n1", "filtered", "told-before")]
 
 
 def test_a_disable_is_noted():
@@ -372,6 +380,8 @@ def test_tries_and_outcomes_are_noted(answers, notes):
         trace=world.trace,
     )
     bridge.startService()
+    world.enable("node-1")
+    world.publisher._push_service = bridge
     (delivery,) = now(world.storage.messages.keep(None, [a_delivery(created=NOW, trace="t1")], 0))
     bridge.enqueue(delivery)
     for _ in range(10):

@@ -5,7 +5,7 @@ The types are in the signatures, the promises in the docstrings: what is raised,
 twice, what order means. Every ``Deferred`` of a store fires after the transaction is on disk.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -126,6 +126,13 @@ class IRegistrationStore(Interface):
 
         Returns:
             How many there were. Zero is no error: clients repeat themselves.
+        """
+
+    def remove_same(registration: Registration) -> "Deferred[bool]":
+        """
+        Forget this very registration; False where it is gone, or was enabled again since it was read.
+
+        For verdicts about a registration: they take a while, and a client may be quicker.
         """
 
     def count_error(account: str, pubsub: str, node: str) -> "Deferred[int]":
@@ -423,5 +430,11 @@ class IPushDecider(Interface):
     def enqueue(delivery: Delivery) -> None:
         """It is stored: send it."""
 
-    def not_stored(deliveries: Sequence[Delivery], error: Exception) -> None:
-        """They could not be stored, nor was the message: its sender gets an error."""
+    def dropped(deliveries: Iterable[Delivery], error: Exception | None) -> None:
+        """
+        They are not sent after all.
+
+        Args:
+            error: Why neither they nor the message could be stored; ``None``: these devices were told of
+                the message before.
+        """

@@ -108,6 +108,7 @@ class Application(MultiService):
         storage: The stores.
         trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
+        bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
     """
@@ -126,6 +127,7 @@ class Application(MultiService):
         self._refuse = refuse
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
+        self.bridge: MongoosePushBridge | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
@@ -180,6 +182,7 @@ class Application(MultiService):
             trace=self.trace,
         )
         self._add(bridge)
+        self.bridge = bridge
         return bridge
 
     def _unregistered(self, delivery: Any) -> Any:
@@ -305,6 +308,11 @@ class Application(MultiService):
         """End all streams of an account."""
         for session in list(self._resources.of(account).values()):
             session.close(condition, text)
+
+    def forget_account(self, account: str) -> None:
+        """Send nothing more to the devices of an account that was removed."""
+        if self.bridge is not None:
+            self.bridge.forget_account(account)
 
 
 def lasting_secret(path: Path) -> bytes:

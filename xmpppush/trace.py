@@ -96,6 +96,7 @@ REASONS: Mapping[str, str] = {
     "headline": "it is a headline",
     "no-body": "it has no text",
     "no-store": "its sender wants it kept nowhere (no-store hint)",
+    "told-before": "the device was told of this message before",
     "plugin": "a plugin of [mod_push] plugin_module is against it",
     "offline-full": "too many messages wait for this account ([limits] offline_messages_per_user)",
     "node-gone": "the app server has no such node any more",

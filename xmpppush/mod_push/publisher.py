@@ -1,14 +1,15 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
+from xmpppush.coroutines import start
 from xmpppush.errors import NodeNotFound, OfflineFull, PushError, StorageError, TryLater
 from xmpppush.interfaces import (
     IMessageStore,
@@ -26,6 +27,7 @@ from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registr
 from xmpppush.trace import NO_TRACE, Decision, told
 
 MAX_IN_TRACE = 100  # characters of a stanza id or an address
+_EMPTY = Notification()
 
 
 @implementer(IPushDecider)
@@ -108,35 +110,51 @@ class Publisher:
                 deliveries.append(await self._accept(registration, notification, trace))
             except PushError as error:
                 note(registration.node, Decision.NOT_PUBLISHED, told(error))
-                await self._publish_failed(registration, error, trace)
+                # Not waited for: the sender's next message would overtake this one.
+                start(self._publish_failed(registration, error, trace), self._not_noted, registration)
             else:
                 note(registration.node, Decision.ACCEPTED, why)
                 if registration.errors:
-                    await self._registrations.forget_errors(account, registration.pubsub, registration.node)
+                    start(self._forget_errors(registration), self._not_noted, registration)
         return tuple(deliveries)
 
-    def not_stored(self, deliveries: Sequence[Delivery], error: Exception) -> None:
-        reason = "offline-full" if isinstance(error, OfflineFull) else told(error)
+    def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
+        decision, reason = Decision.NOT_STORED, "offline-full"
+        if error is None:
+            decision, reason = Decision.FILTERED, "told-before"
+        elif not isinstance(error, OfflineFull):
+            reason = told(error)
         for delivery in deliveries:
-            self._trace.note(delivery.trace, delivery.account, delivery.node, Decision.NOT_STORED, reason)
+            self._trace.note(delivery.trace, delivery.account, delivery.node, decision, reason)
 
     async def _accept(
         self, registration: Registration, notification: Notification, trace: str = ""
     ) -> Delivery:
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
+        return await self._pubsub.accept(self._publish(registration, notification, trace))
+
+    def _publish(self, registration: Registration, notification: Notification, trace: str = "") -> Publish:
         account = registration.account
-        return await self._pubsub.accept(
-            Publish(
-                sender=account.partition("@")[2],  # the server itself (XEP-0357 section 7)
-                pubsub=registration.pubsub,
-                node=registration.node,
-                notification=notification,
-                options=registration.options,
-                account=account,
-                trace=trace,
-            )
+        return Publish(
+            sender=account.partition("@")[2],  # the server itself (XEP-0357 section 7)
+            pubsub=registration.pubsub,
+            node=registration.node,
+            notification=notification,
+            options=registration.options,
+            account=account,
+            trace=trace,
         )
+
+    async def _forget_errors(self, registration: Registration) -> None:
+        await self._registrations.forget_errors(registration.account, registration.pubsub, registration.node)
+
+    def _not_noted(self, failure: Failure, registration: Registration) -> None:
+        """The next push finds the same again."""
+        if not failure.check(StorageError):  # said once by the storage
+            self._log.failure(
+                "outcome for node {node} could not be noted", failure=failure, node=registration.node
+            )
 
     async def _publish_failed(self, registration: Registration, error: PushError, trace: str) -> None:
         """
@@ -160,7 +178,8 @@ class Publisher:
             )
             return
         if isinstance(error, NodeNotFound):
-            await self._remove(registration, trace, "node-gone")
+            if not await self._remove(registration, trace, "node-gone"):
+                return
             self._log.info(
                 "registration of {account} removed: {pubsub} has no node {node} any more",
                 account=registration.account,
@@ -182,10 +201,11 @@ class Publisher:
             reason=str(error) or type(error).__name__,
         )
 
-    async def _remove(self, registration: Registration, trace: str, reason: str) -> None:
-        account, node = registration.account, registration.node
-        await self._registrations.remove(account, registration.pubsub, node)
-        self._trace.note(trace, account, node, Decision.REMOVED, reason)
+    async def _remove(self, registration: Registration, trace: str, reason: str) -> bool:
+        removed = await self._registrations.remove_same(registration)
+        if removed:
+            self._trace.note(trace, registration.account, registration.node, Decision.REMOVED, reason)
+        return removed
 
     def enqueue(self, delivery: Delivery) -> None:
         assert self._push_service is not None
@@ -204,16 +224,37 @@ class Publisher:
                 reason=str(error) or type(error).__name__,
             )
 
-    def unregistered(self, delivery: Delivery) -> Any:
-        """The push service says that the device is gone (410): so is its registration."""
-        self._log.info(
-            "registration of {account} removed: the push service does not know the device of node {node}",
-            account=delivery.account,
-            node=delivery.node,
-        )
-        if delivery.account:
-            self._trace.note(delivery.trace, delivery.account, delivery.node, Decision.REMOVED, "device-gone")
-        return self._registrations.remove(delivery.account, delivery.pubsub, delivery.node)
+    def unregistered(self, delivery: Delivery) -> "Deferred[None]":
+        """
+        The push service says that the device is gone (410): so is its registration.
+
+        Not the one of a device that took over the node since, nor one enabled anew while the delivery
+        waited for its turn: should that be gone, too, its next push says so.
+        """
+        return Deferred.fromCoroutine(self._unregistered(delivery))
+
+    async def _unregistered(self, delivery: Delivery) -> None:
+        for registration in await self._registrations.of(delivery.account):
+            if (
+                (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
+                and registration.created <= delivery.created
+                and self._is_device(registration, delivery)
+                and await self._remove(registration, delivery.trace, "device-gone")
+            ):
+                self._log.info(
+                    "registration of {account} removed: push service says node {node}'s device is gone",
+                    account=delivery.account,
+                    node=delivery.node,
+                )
+
+    def _is_device(self, registration: Registration, delivery: Delivery) -> bool:
+        """Is the delivery on its way to the device that the registration stands for?"""
+        assert self._push_service is not None
+        try:
+            now = self._push_service.prepare(self._publish(registration, _EMPTY), delivery.created)
+        except PushError:
+            return False
+        return (now.service, now.path) == (delivery.service, delivery.path)
 
     async def test(self, account: str, body: str | None) -> list[str]:
         """
