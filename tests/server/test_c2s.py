@@ -652,6 +652,22 @@ def test_bind_of_a_resource_that_is_none(listener):
     assert stanza_error_of(peer.bind("a")) == ("modify", "bad-request")
 
 
+@pytest.mark.parametrize("end", ["close", "lost", "abandon"])
+def test_who_waits_for_a_client_to_read_finds_it_unbound(listener, end):
+    """Or they would send it what they hold, and that would be lost: it can go elsewhere now."""
+    session = listener.bind().protocol
+    session.pauseProducing()
+    seen = []
+    session.flushed().addCallback(lambda on_its_way: seen.append((on_its_way, list(listener.host.unbound))))
+    if end == "close":
+        session.close()
+    elif end == "lost":
+        session.connectionLost()
+    else:
+        session.send_xml("x" * 5 * 1024 * 1024)
+    assert seen == [(False, [session])]
+
+
 def test_a_stream_error_of_the_client_ends_the_stream(listener, log):
     """It is answered with our closing tag, not with another error (RFC 6120 section 4.9.1.1)."""
     error = f"<stream:error><undefined-condition xmlns='{STREAM_ERRORS}'/></stream:error>"
