@@ -5,7 +5,7 @@ The types are in the signatures, the promises in the docstrings: what is raised,
 twice, what order means. Every ``Deferred`` of a store fires after the transaction is on disk.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,6 +23,8 @@ from xmpppush.model import (
     Registration,
     RosterItem,
     ScramKeys,
+    TraceLimits,
+    TraceNote,
 )
 
 
@@ -217,6 +219,26 @@ class IMessageStore(Interface):
         """How many deliveries wait."""
 
 
+class ITraceStore(Interface):
+    """What was noted about pushes (`xmpppush.trace`)."""
+
+    def add(notes: "Sequence[tuple[Any, ...]]", limits: TraceLimits) -> "Deferred[None]":
+        """Keep notes, with the fields of a `TraceNote` each, oldest first; some beyond the limits go."""
+
+    def prune(limits: TraceLimits) -> "Deferred[None]":
+        """Forget all that is beyond the limits."""
+
+    def of(account: str, stories: int) -> "Deferred[tuple[TraceNote, ...]]":
+        """
+        The notes of the account's last ``stories`` stories, in the order they were added.
+
+        Ordered behind every `add` called before it, though that may not have fired yet.
+        """
+
+    def story(trace: str) -> "Deferred[tuple[TraceNote, ...]]":
+        """The notes of one story, in the same way."""
+
+
 class IAuthenticator(Interface):
     """Accounts elsewhere: an LDAP, an HTTP service, ... The default is the account store."""
 
@@ -365,6 +387,32 @@ class IPubSub(Interface):
         """
 
 
+class ITrace(Interface):
+    """
+    Where the parts say what they decide about a push, so that it can be explained afterwards.
+
+    None of it waits or raises, and it is cheap enough for the hot path.
+    """
+
+    def begin() -> str:
+        """The id of a new story: a message met a registration."""
+
+    def note(trace: str, account: str, node: str, decision: str, reason: str = "", **fields: object) -> None:
+        """
+        Note something now.
+
+        Args:
+            trace: Id of the story.
+            account: As in `TraceNote`, like all of these.
+            decision: An `xmpppush.trace.Decision`.
+            reason: One of `xmpppush.trace.REASONS`, or a text that is fit for a log.
+            fields: Strings and numbers; no text of a message, no device token, no secret.
+        """
+
+    def flush() -> "Deferred[None]":
+        """Fires when all that was noted can be read, as far as it could be stored."""
+
+
 class IRouter(Interface):
     """Stanzas by the domain of their ``to``."""
 
@@ -387,3 +435,12 @@ class IPushDecider(Interface):
 
     def enqueue(delivery: Delivery) -> None:
         """It is stored: send it."""
+
+    def dropped(deliveries: Iterable[Delivery], error: Exception | None) -> None:
+        """
+        They are not sent after all.
+
+        Args:
+            error: Why neither they nor the message could be stored; ``None``: these devices were told of
+                the message before.
+        """

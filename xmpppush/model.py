@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import field, frozen
 
@@ -116,6 +116,7 @@ class Publish:
         node: Node there.
         options: The publish-options, as in `Registration.options`.
         account: Bare JID whose registration this is, ``""`` where a foreign server publishes.
+        trace: Id of its story (`ITrace`), ``""``: none.
     """
 
     sender: str
@@ -124,6 +125,7 @@ class Publish:
     notification: Notification
     options: Mapping[str, str] = field(default=NOTHING, repr=False)
     account: str = ""
+    trace: str = ""
 
 
 @quick
@@ -140,6 +142,7 @@ class Delivery:
         created: Seconds since the epoch when the message was accepted.
         attempts: How many tries failed so far.
         next_try: Seconds since the epoch, ``0.0``: at once.
+        trace: As in `Publish`.
     """
 
     id: int
@@ -152,6 +155,7 @@ class Delivery:
     created: float
     attempts: int = 0
     next_try: float = 0.0
+    trace: str = ""
 
 
 @quick
@@ -223,3 +227,41 @@ class SandboxNotification:
     mode: str
     content: Mapping[str, Any] = field(repr=False)
     received: float
+
+
+class TraceNote(NamedTuple):
+    """
+    One thing that was decided about a push, or happened to it (`xmpppush.trace`).
+
+    Attributes:
+        trace: Id of the story it belongs to.
+        at: Seconds since the epoch.
+        account: Bare JID; the pubsub JID where a foreign server published.
+        node: The registration's, ``""`` where it is about the message as such.
+        decision: An `xmpppush.trace.Decision`; a newer xmpppush may have written others.
+        reason: One of `xmpppush.trace.REASONS`, or a text.
+        fields: ``sender`` and ``message`` (its stanza id) of a message; ``service``, ``attempt`` (which
+            try, from 1) and ``delay`` (seconds to the next one) of a try at the push service.
+    """
+
+    trace: str
+    at: float
+    account: str
+    node: str
+    decision: str
+    reason: str = ""
+    fields: Mapping[str, Any] = NOTHING
+
+
+@frozen
+class TraceLimits:
+    """
+    How much of the trace is kept.
+
+    Attributes:
+        oldest: Seconds since the epoch; notes from before go.
+        max_notes: The most that stay, about.
+    """
+
+    oldest: float
+    max_notes: int

@@ -26,7 +26,7 @@ from xmpppush.config.sections import Config, ListenSection
 from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
-from xmpppush.interfaces import IPubSub, IPushService
+from xmpppush.interfaces import IPubSub, IPushService, ITrace
 from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.mod_pubsub.handler import pubsub_components
 from xmpppush.mod_pubsub.service import PubSub
@@ -45,6 +45,7 @@ from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.storage import open_storage
+from xmpppush.trace import NO_TRACE, Trace
 
 __all__ = ["Application", "Options", "makeService"]
 
@@ -107,6 +108,7 @@ class Application(MultiService):
 
     Attributes:
         storage: The stores.
+        trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
@@ -125,6 +127,7 @@ class Application(MultiService):
         super().__init__()
         self.config = config
         self._refuse = refuse
+        self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
         self.sandbox: Sandbox | None = None
@@ -145,6 +148,10 @@ class Application(MultiService):
 
         self.storage = open_storage(config.storage, server.data_dir, reactor)
         self._add(self.storage)
+        if config.trace.max_notes:
+            trace = Trace(self.storage.traces, reactor, config.trace.keep, config.trace.max_notes)
+            self._add(trace)
+            self.trace = trace
         if config.mongoosepush is not None:
             if config.mongoosepush.sandbox is not None:
                 self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
@@ -168,7 +175,13 @@ class Application(MultiService):
         )
         self._add(pool)
         bridge = MongoosePushBridge(
-            section, pool, self.storage.messages, self._reactor, random.SystemRandom(), self._unregistered
+            section,
+            pool,
+            self.storage.messages,
+            self._reactor,
+            random.SystemRandom(),
+            self._unregistered,
+            trace=self.trace,
         )
         self._add(bridge)
         self.bridge = bridge
@@ -217,9 +230,10 @@ class Application(MultiService):
                 include_body=section.include_body,
                 include_sender=section.include_sender,
                 max_errors=section.max_errors,
+                trace=self.trace,
             )
             PushHandler(
-                storage.registrations, self.push, reactor, section.max_registrations
+                storage.registrations, self.push, reactor, section.max_registrations, self.trace
             ).setHandlerParent(handlers)
         hosts = sorted(pubsub.hosts) if pubsub is not None else []
         add_server_handlers(

@@ -87,6 +87,7 @@ def test_values_shown_are_the_defaults(tmp_path):
     for name in (
         "server",
         "storage",
+        "trace",
         "tls",
         "listeners",
         "auth",

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from xmpppush.errors import BadStanza, LimitReached, StorageError
+from xmpppush.errors import BadStanza, LimitReached, OfflineFull, StorageError
 from xmpppush.model import Account
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import MAX_SESSIONS, XMPPServer
@@ -24,6 +24,7 @@ class Pushes:
 
     def __init__(self):
         self.sent = []
+        self.lost = []
         self.wanted = False
         self.nodes = None
 
@@ -34,6 +35,9 @@ class Pushes:
 
     def enqueue(self, delivery):
         self.sent.append(delivery)
+
+    def dropped(self, deliveries, error):
+        self.lost.append((deliveries, type(error)))
 
 
 class World:
@@ -79,6 +83,17 @@ def world():
 
 def chat(to, body="Hi", kind="chat"):
     return f"<message to='{to}' type='{kind}' id='m1'><body>{body}</body></message>"
+
+
+def test_pushes_that_cannot_be_stored_are_told():
+    """The sender gets an error; the trace would otherwise end with an accepted push."""
+    full = World(limit=0)
+    full.pushes.wanted = True
+    bob = full.session(BOB, "desk", 0)
+    bob.says(chat(ALICE))
+    assert full.pushes.sent == []
+    assert full.pushes.lost == [((a_delivery(account=ALICE),), OfflineFull)]
+    assert "service-unavailable" in bob.sent[-1]
 
 
 # Binding

@@ -38,6 +38,7 @@ from xmpppush.config.sections import (
     ServerSection,
     StorageSection,
     TLSSection,
+    TraceSection,
 )
 from xmpppush.config.text import parse_ini
 from xmpppush.config.values import (
@@ -101,6 +102,7 @@ LOG_LEVELS = {
 PLAIN_SECTIONS = (
     "server",
     "storage",
+    "trace",
     "tls",
     "component",
     "c2s",
@@ -177,6 +179,7 @@ class _Reader:
             path=self._folder / path.name,
             server=server,
             storage=self._storage(server.data_dir),
+            trace=self._trace(),
             tls=self._tls(self._keys("tls")),
             tls_domains=self._tls_domains(),
             listeners=self._several("listen", self._listen),
@@ -257,6 +260,15 @@ class _Reader:
         section = StorageSection(
             url=keys.take("url", parse, f"sqlite:///{data_dir / 'xmpppush.db'}", secret=True),
             auto_upgrade=keys.take("auto_upgrade", boolean, True),
+        )
+        keys.finish()
+        return section
+
+    def _trace(self) -> TraceSection:
+        keys, default = self._keys("trace"), TraceSection()
+        section = TraceSection(
+            keep=keys.take("keep", duration("1m", "365d"), default.keep),
+            max_notes=keys.take("max_notes", whole(0, 10 * MANY), default.max_notes),
         )
         keys.finish()
         return section

@@ -28,6 +28,14 @@ class StorageSection:
 
 
 @frozen
+class TraceSection:
+    """What ``xmpppush push trace`` can tell. ``keep`` in seconds; ``max_notes`` 0: nothing is noted."""
+
+    keep: float = 7 * 86400.0
+    max_notes: int = 500_000
+
+
+@frozen
 class TLSSection:
     """Both ``None``: a certificate is generated below ``data_dir`` at first start."""
 
@@ -231,6 +239,7 @@ class Config:
     path: Path
     server: ServerSection
     storage: StorageSection
+    trace: TraceSection = TraceSection()
     tls: TLSSection = TLSSection()
     tls_domains: Mapping[str, TLSSection] = field(factory=dict)
     listeners: tuple[ListenSection, ...] = ()

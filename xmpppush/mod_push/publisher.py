@@ -1,6 +1,6 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -10,7 +10,7 @@ from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.coroutines import start
-from xmpppush.errors import NodeNotFound, PushError, StorageError, TryLater
+from xmpppush.errors import NodeNotFound, OfflineFull, PushError, StorageError, TryLater
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -19,11 +19,14 @@ from xmpppush.interfaces import (
     IPushService,
     IRegistrationStore,
     ISession,
+    ITrace,
 )
 from xmpppush.jids import parse_jid
-from xmpppush.mod_push.rules import redacted, to_notify
+from xmpppush.mod_push.rules import reason_against, redacted, sender_of, to_notify
 from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
+from xmpppush.trace import NO_TRACE, Decision, told
 
+MAX_IN_TRACE = 100  # characters of a stanza id or an address
 _EMPTY = Notification()
 
 
@@ -36,6 +39,7 @@ class Publisher:
         pubsub: The app server of this process, ``None`` where it has none. Others are reached over
             s2s or as components, which this version has not yet.
         push_service: Takes the stored deliveries.
+        trace: Told of each decision about a message that a registration concerns.
     """
 
     _log = Logger()
@@ -52,6 +56,7 @@ class Publisher:
         include_body: bool = True,
         include_sender: bool = True,
         max_errors: int = 10,
+        trace: ITrace = NO_TRACE,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -63,41 +68,73 @@ class Publisher:
         self._include_body = include_body
         self._include_sender = include_sender
         self._max_errors = max_errors
+        self._trace = trace
         self._unreachable: set[str] = set()
 
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
     ) -> tuple[Delivery, ...]:
-        registrations = await self._registrations.of(account)
-        if not registrations:
+        enabled = await self._registrations.of(account)
+        if not enabled:
             return ()
-        registrations = to_notify(registrations, sessions, self._notify)
-        if not registrations or not self._plugin.should_publish(account, stanza):
+        trace = self._trace.begin()
+        sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
+
+        def note(node: str, decision: Decision, reason: str) -> None:
+            self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
+
+        registrations = to_notify(enabled, sessions, self._notify)
+        if len(registrations) < len(enabled):
+            why = "account-online" if self._notify == "account-offline" else "device-online"
+            for registration in left_out(enabled, registrations):
+                note(registration.node, Decision.ONLINE, why)
+            if not registrations:
+                return ()
+        if not self._plugin.should_publish(account, stanza):
+            note("", Decision.FILTERED, reason_against(stanza) or "plugin")
             return ()
         notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
+            note("", Decision.FILTERED, "plugin")
             return ()
-        registrations = self._plugin.publish_notification(account, notification, registrations)
+        wanted = self._plugin.publish_notification(account, notification, registrations)
+        if len(wanted) < len(registrations):
+            for registration in left_out(registrations, wanted):
+                note(registration.node, Decision.FILTERED, "plugin")
         if not (self._include_body and self._include_sender):
             notification = redacted(notification, self._include_body, self._include_sender)
+        why = "device-absent" if sessions else "no-session"
         deliveries = []
-        for registration in registrations:
+        for registration in wanted:
             try:
-                deliveries.append(await self._accept(registration, notification))
+                deliveries.append(await self._accept(registration, notification, trace))
             except PushError as error:
+                note(registration.node, Decision.NOT_PUBLISHED, told(error))
                 # Not waited for: the sender's next message would overtake this one.
-                start(self._publish_failed(registration, error), self._not_noted, registration)
+                start(self._publish_failed(registration, error, trace), self._not_noted, registration)
             else:
+                note(registration.node, Decision.ACCEPTED, why)
                 if registration.errors:
                     start(self._forget_errors(registration), self._not_noted, registration)
         return tuple(deliveries)
 
-    async def _accept(self, registration: Registration, notification: Notification) -> Delivery:
-        if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
-            raise AppServerUnreachable(registration.pubsub)
-        return await self._pubsub.accept(self._publish(registration, notification))
+    def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
+        decision, reason = Decision.NOT_STORED, "offline-full"
+        if error is None:
+            decision, reason = Decision.FILTERED, "told-before"
+        elif not isinstance(error, OfflineFull):
+            reason = told(error)
+        for delivery in deliveries:
+            self._trace.note(delivery.trace, delivery.account, delivery.node, decision, reason)
 
-    def _publish(self, registration: Registration, notification: Notification) -> Publish:
+    async def _accept(
+        self, registration: Registration, notification: Notification, trace: str = ""
+    ) -> Delivery:
+        if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
+            raise AppServerUnreachable(f"no way to {registration.pubsub}")
+        return await self._pubsub.accept(self._publish(registration, notification, trace))
+
+    def _publish(self, registration: Registration, notification: Notification, trace: str = "") -> Publish:
         account = registration.account
         return Publish(
             sender=account.partition("@")[2],  # the server itself (XEP-0357 section 7)
@@ -106,6 +143,7 @@ class Publisher:
             notification=notification,
             options=registration.options,
             account=account,
+            trace=trace,
         )
 
     async def _forget_errors(self, registration: Registration) -> None:
@@ -118,7 +156,7 @@ class Publisher:
                 "outcome for node {node} could not be noted", failure=failure, node=registration.node
             )
 
-    async def _publish_failed(self, registration: Registration, error: PushError) -> None:
+    async def _publish_failed(self, registration: Registration, error: PushError, trace: str) -> None:
         """
         XEP-0357 section 7: an error may disable a registration, a passing or local one must not.
         """
@@ -140,7 +178,7 @@ class Publisher:
             )
             return
         if isinstance(error, NodeNotFound):
-            if not await self._registrations.remove_same(registration):
+            if not await self._remove(registration, trace, "node-gone"):
                 return
             self._log.info(
                 "registration of {account} removed: {pubsub} has no node {node} any more",
@@ -153,7 +191,7 @@ class Publisher:
             registration.account, registration.pubsub, registration.node
         )
         if errors >= self._max_errors:
-            await self._registrations.remove_same(registration)
+            await self._remove(registration, trace, "errors")
         self._log.warn(
             "publish for {account} to node {node} refused ({errors} of {max_errors}): {reason}",
             account=registration.account,
@@ -162,6 +200,12 @@ class Publisher:
             max_errors=self._max_errors,
             reason=str(error) or type(error).__name__,
         )
+
+    async def _remove(self, registration: Registration, trace: str, reason: str) -> bool:
+        removed = await self._registrations.remove_same(registration)
+        if removed:
+            self._trace.note(trace, registration.account, registration.node, Decision.REMOVED, reason)
+        return removed
 
     def enqueue(self, delivery: Delivery) -> None:
         assert self._push_service is not None
@@ -195,7 +239,7 @@ class Publisher:
                 (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
                 and registration.created <= delivery.created
                 and self._is_device(registration, delivery)
-                and await self._registrations.remove_same(registration)
+                and await self._remove(registration, delivery.trace, "device-gone")
             ):
                 self._log.info(
                     "registration of {account} removed: push service says node {node}'s device is gone",
@@ -230,11 +274,14 @@ class Publisher:
         lines = []
         for registration in await self._registrations.of(account):
             outcome: PushError | None
+            trace = self._trace.begin()
             try:
-                delivery = await self._accept(registration, notification)
+                delivery = await self._accept(registration, notification, trace)
+                self._trace.note(trace, account, registration.node, Decision.ACCEPTED, "test")
                 (stored,) = await self._messages.keep(None, [delivery], 0)
                 outcome = await self._first_outcome(stored)
             except PushError as error:
+                self._trace.note(trace, account, registration.node, Decision.NOT_PUBLISHED, told(error))
                 outcome = error
             said = "the push service took it" if outcome is None else f"{type(outcome).__name__}: {outcome}"
             lines.append(f"{registration.pubsub} {registration.node}: {said}")
@@ -250,3 +297,9 @@ class Publisher:
 
 class AppServerUnreachable(PushError):
     """The app server is in another process, or nowhere."""
+
+
+def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:
+    """Those that a decision took out."""
+    left = {(registration.pubsub, registration.node) for registration in after}
+    return [each for each in before if (each.pubsub, each.node) not in left]

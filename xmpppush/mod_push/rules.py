@@ -28,20 +28,26 @@ def body_of(message: Element) -> str | None:
 
 
 def is_important(message: Element) -> bool:
+    """A message that a person wrote: chat, group chat or normal, with a body."""
+    return not reason_against(message)
+
+
+def reason_against(message: Element) -> str:
     """
-    A message that a person wrote: chat, group chat or normal, with a body.
+    Why a message is no push, as a word of `xmpppush.trace.REASONS`; ``""``: it is one.
 
     Not one that its sender wants kept nowhere (XEP-0334 section 4.2): nothing would wait for whoever
     unlocks the phone.
     """
-    if message.attributes.get("type") in ("error", "headline"):
-        return False
+    kind = message.attributes.get("type")
+    if kind in ("error", "headline"):
+        return "headline" if kind == "headline" else "error-message"
     if body_of(message) is None:
-        return False
+        return "no-body"
     for child in message.children:
         if type(child) is not str and child.uri == ns.HINTS and child.name == "no-store":
-            return False
-    return True
+            return "no-store"
+    return ""
 
 
 def sender_of(message: Element) -> str:

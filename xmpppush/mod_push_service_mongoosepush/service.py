@@ -31,11 +31,12 @@ from xmpppush.errors import (
 )
 from xmpppush.http.outage import Outage
 from xmpppush.http_connections import HTTPPool, Response
-from xmpppush.interfaces import IMessageStore, IPushService
+from xmpppush.interfaces import IMessageStore, IPushService, ITrace
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
 from xmpppush.model import Delivery, Publish
+from xmpppush.trace import NO_TRACE, Decision, told
 
 CAPACITY = 50_000
 PAGE = 500
@@ -70,6 +71,7 @@ class MongoosePushBridge(Service):
         *,
         services: tuple[str, ...] = SERVICES,
         capacity: int = CAPACITY,
+        trace: ITrace = NO_TRACE,
     ) -> None:
         """
         Args:
@@ -80,6 +82,7 @@ class MongoosePushBridge(Service):
                 and behind its Deferred, if it returns one.
             services: Names that the publish option ``service`` may have.
             capacity: Deliveries kept in memory at the most.
+            trace: Told of each try that failed, and of each outcome.
         """
         self.in_flight = 0
         self.outcomes: Counter[str] = Counter()
@@ -92,6 +95,7 @@ class MongoosePushBridge(Service):
         self._on_unregistered = on_unregistered
         self._targets = Targets(section.api_version, services)
         self._capacity = capacity
+        self._trace = trace
         self._outage = Outage()
         self._ready: deque[Delivery] = deque()
         self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by next_try
@@ -121,7 +125,15 @@ class MongoosePushBridge(Service):
         target = self._targets.of(publish.options)
         body = body_for(target, publish)
         return Delivery(
-            0, publish.account, publish.pubsub, publish.node, target.service, target.path, body, created
+            0,
+            publish.account,
+            publish.pubsub,
+            publish.node,
+            target.service,
+            target.path,
+            body,
+            created,
+            trace=publish.trace,
         )
 
     def enqueue(self, delivery: Delivery, first: First | None = None) -> None:
@@ -186,6 +198,7 @@ class MongoosePushBridge(Service):
             if self._outage.since is not None:
                 self._is_back()
             self.outcomes["delivered"] += 1
+            self._note(delivery, Decision.DELIVERED, f"HTTP {response.code}", delivery.attempts + 1)
             self._settle(delivery.id)
             if self._firsts:
                 self._tell_first(delivery, None)
@@ -215,6 +228,21 @@ class MongoosePushBridge(Service):
 
     # Concluding.
 
+    def _note(
+        self, delivery: Delivery, decision: Decision, reason: str, attempt: int, **fields: object
+    ) -> None:
+        """Tell the trace; what a foreign server published is there under the pubsub JID."""
+        self._trace.note(
+            delivery.trace or f"q{delivery.id}",
+            delivery.account or delivery.pubsub,
+            delivery.node,
+            decision,
+            reason,
+            service=delivery.service,
+            attempt=attempt,
+            **fields,
+        )
+
     def _conclude(self, delivery: Delivery, error: DeliveryError) -> None:
         """Whatever is not delivered."""
         if isinstance(error, TryLater) and self._is_void(delivery):
@@ -223,9 +251,11 @@ class MongoosePushBridge(Service):
         if isinstance(error, TryLater):
             error = self._postpone(delivery, error)
         elif isinstance(error, DeviceUnregistered):
+            self._note(delivery, Decision.UNREGISTERED, told(error), delivery.attempts + 1)
             self._forget_device(delivery)
         else:
             self.outcomes["refused"] += 1
+            self._note(delivery, Decision.REFUSED, told(error), delivery.attempts + 1)
             self._log.error(
                 "push service refused a notification for node {node}: {reason}; it is lost",
                 node=delivery.node,
@@ -262,6 +292,7 @@ class MongoosePushBridge(Service):
             # Most likely our stopping cut it off, which says nothing about the notification.
             delay = 0.0
         self.outcomes["postponed"] += 1
+        self._note(delivery, Decision.POSTPONED, told(error), attempts, delay=round(delay, 1))
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1
         maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored).addCallback(
@@ -280,12 +311,14 @@ class MongoosePushBridge(Service):
     def _give_up(self, delivery: Delivery, reason: str, attempts: int | None = None) -> GivenUp:
         self.outcomes["given-up"] += 1
         error = GivenUp(reason)
+        tries = delivery.attempts if attempts is None else attempts
+        self._note(delivery, Decision.GIVEN_UP, told(error), tries)
         self._log.error(
             "gave up a notification for node {node} after {attempts} tries: {reason}",
             node=delivery.node,
             pubsub=delivery.pubsub,
             service=delivery.service,
-            attempts=delivery.attempts if attempts is None else attempts,
+            attempts=tries,
             reason=reason,
         )
         self._settle(delivery.id)

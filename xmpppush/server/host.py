@@ -7,7 +7,7 @@ is what is done about it.
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,7 +17,7 @@ from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.coroutines import start
-from xmpppush.errors import LimitReached, OfflineFull, StorageError
+from xmpppush.errors import LimitReached, OfflineFull, PushError, StorageError
 from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISession, ISessionHost
 from xmpppush.jids import JID, parse_jid
 from xmpppush.model import Delivery
@@ -225,10 +225,10 @@ class XMPPServer:
             except Exception:
                 # A plugin's fault, perhaps; the message is none the worse for it.
                 self._push_failed(Failure(), stanza)
-        if notified:
-            deliveries = [
-                delivery for delivery in deliveries if (delivery.pubsub, delivery.node) not in notified
-            ]
+        if notified and deliveries:
+            told = [each for each in deliveries if (each.pubsub, each.node) in notified]
+            deliveries = [each for each in deliveries if each not in told]
+            self._push.dropped(told, None)  # type: ignore[union-attr]
         if held is not None:
             held.elsewhere = len(plan.sessions) > 1
             held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
@@ -244,11 +244,25 @@ class XMPPServer:
             return
         # From here on it waits for the disk.
         kept = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallbacks(self._kept, failed, errbackArgs=(stanza,)).addErrback(self._push_failed, stanza)
+        kept.addCallbacks(self._kept, self._not_kept, errbackArgs=(stanza, deliveries, failed)).addErrback(
+            self._push_failed, stanza
+        )
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
+
+    def _not_kept(
+        self,
+        failure: Failure,
+        stanza: Element,
+        deliveries: Sequence[Delivery],
+        failed: Callable[[Failure, Element], None],
+    ) -> None:
+        error = failure.value
+        if deliveries and isinstance(error, PushError):
+            self._push.dropped(deliveries, error)  # type: ignore[union-attr]
+        failed(failure, stanza)
 
     def _push_failed(self, failure: Failure, stanza: Element) -> None:
         account = stanza["to"].partition("/")[0]

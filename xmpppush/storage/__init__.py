@@ -19,6 +19,7 @@ from xmpppush.storage.engine import HIGH_WATER, InlineEngine, WriterEngine, open
 from xmpppush.storage.messages import SQLMessageStore
 from xmpppush.storage.migrate import path_of, prepare
 from xmpppush.storage.rosters import SQLRosterStore
+from xmpppush.storage.traces import SQLTraceStore
 
 __all__ = ["Storage", "open_inline", "open_storage"]
 
@@ -34,7 +35,7 @@ class Storage(Service):
 
     Attributes:
         database: The `IDatabase` they share.
-        accounts, rosters, registrations, nodes, messages: The stores, as in `xmpppush.interfaces`.
+        accounts, rosters, registrations, nodes, messages, traces: The stores, as in `xmpppush.interfaces`.
     """
 
     def __init__(self, database: InlineEngine | WriterEngine) -> None:
@@ -44,8 +45,9 @@ class Storage(Service):
         self.registrations = SQLRegistrationStore(database)
         self.nodes = SQLNodeStore(database)
         self.messages = SQLMessageStore(database)
+        self.traces = SQLTraceStore(database)
         self.accounts = SQLAccountStore(
-            database, (self.rosters, self.messages, self.registrations, self.nodes)
+            database, (self.rosters, self.messages, self.registrations, self.nodes, self.traces)
         )
 
     @property

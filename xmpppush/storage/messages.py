@@ -23,7 +23,7 @@ from xmpppush.model import Delivery, OfflineMessage
 Counts: TypeAlias = "ReadCache[str, int]"
 Kept: TypeAlias = "tuple[OfflineMessage | None, Sequence[Delivery], int]"
 
-_COLUMNS = "id, account, pubsub, node, service, path, body, created, attempts, next_try"
+_COLUMNS = "id, account, pubsub, node, service, path, body, created, attempts, next_try, trace"
 
 
 def insert_kept(
@@ -57,12 +57,13 @@ def insert_kept(
                 delivery.created,
                 delivery.attempts,
                 delivery.next_try,
+                delivery.trace,
             )
             rows.append(row)
             kept.append(Delivery(*row))
         results.append(tuple(kept))
     _insert(cursor, "offline_messages (account, xml, created)", 3, messages)
-    _insert(cursor, f"deliveries ({_COLUMNS})", 10, rows)
+    _insert(cursor, f"deliveries ({_COLUMNS})", 11, rows)
     return results
 
 

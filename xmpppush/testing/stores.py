@@ -2,7 +2,7 @@
 What every implementation of the store contracts does.
 
 Each check is a coroutine of a fresh, empty storage: an object with ``accounts``, ``rosters``,
-``registrations``, ``nodes`` and ``messages``. Run all of `CHECKS` on yours::
+``registrations``, ``nodes``, ``messages`` and ``traces``. Run all of `CHECKS` on yours::
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     @pytest_twisted.ensureDeferred
@@ -17,8 +17,15 @@ from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
 from xmpppush.errors import AccountExists, NodeExists, OfflineFull, TooManyNodes, TooManyRegistrations
-from xmpppush.interfaces import IAccountStore, IMessageStore, INodeStore, IRegistrationStore, IRosterStore
-from xmpppush.model import Account, RosterItem, ScramKeys
+from xmpppush.interfaces import (
+    IAccountStore,
+    IMessageStore,
+    INodeStore,
+    IRegistrationStore,
+    IRosterStore,
+    ITraceStore,
+)
+from xmpppush.model import Account, RosterItem, ScramKeys, TraceLimits, TraceNote
 from xmpppush.testing.builders import a_delivery, a_node, a_registration, an_offline_message
 
 Check: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -58,6 +65,7 @@ async def all_stores_provide_their_interfaces(storage: Any) -> None:
     assert verifyObject(IRegistrationStore, storage.registrations)
     assert verifyObject(INodeStore, storage.nodes)
     assert verifyObject(IMessageStore, storage.messages)
+    assert verifyObject(ITraceStore, storage.traces)
 
 
 # Accounts
@@ -106,6 +114,8 @@ async def accounts_take_everything_with_them(storage: Any) -> None:
         await storage.rosters.put(account, RosterItem("carol@localhost"))
         await storage.registrations.put(a_registration(account=account), 5)
         await storage.messages.keep(an_offline_message(account=account), [a_delivery(account=account)], 5)
+    await storage.traces.add([a_note(), a_note(account=BOB)], UNLIMITED)
+    await storage.traces.add([a_note()], UNLIMITED)
     await storage.nodes.create(a_node(), 5)
     await storage.nodes.create(
         a_node(name="bobs", owner=BOB, affiliations={BOB: "owner", ALICE: "member"}), 5
@@ -124,6 +134,8 @@ async def accounts_take_everything_with_them(storage: Any) -> None:
     assert await storage.nodes.affiliated_with(PUBSUB, ALICE) == ()
     assert (await storage.nodes.get(PUBSUB, "bobs")).affiliations == {BOB: "owner"}
     assert [delivery.account for delivery in await storage.messages.queued(0, 9)] == [BOB]
+    assert await storage.traces.of(ALICE, 9) == ()
+    assert len(await storage.traces.of(BOB, 9)) == 1
     assert len(await storage.rosters.get(BOB)) == 1
     assert len(await storage.registrations.of(BOB)) == 1
     assert len(await storage.messages.waiting(BOB)) == 1
@@ -484,3 +496,90 @@ async def deliveries_are_read_in_pages(storage: Any) -> None:
     assert await storage.messages.queued(kept[1].id, 2) == kept[2:4]
     assert await storage.messages.queued(kept[3].id, 2) == kept[4:]
     assert await storage.messages.queued(kept[4].id, 2) == ()
+
+
+# Traces
+
+UNLIMITED = TraceLimits(0.0, 1_000_000)
+
+
+def a_note(**changes: Any) -> TraceNote:
+    values: dict[str, Any] = {
+        "trace": "t1",
+        "at": 1000.0,
+        "account": ALICE,
+        "node": "node-1",
+        "decision": "accepted",
+        "reason": "no-session",
+        "fields": {"sender": BOB, "message": "m1"},
+    }
+    return TraceNote(**{**values, **changes})
+
+
+@check
+async def traces_come_back_as_they_were(storage: Any) -> None:
+    """By account and by id, in the order of time; nobody else's."""
+    first, second = (
+        a_note(),
+        a_note(at=1001.5, decision="delivered", reason="HTTP 200", fields={"attempt": 2}),
+    )
+    other = a_note(trace="t2", account=BOB)
+    await storage.traces.add([first, other], UNLIMITED)
+    await storage.traces.add([second], UNLIMITED)
+    assert await storage.traces.of(ALICE, 10) == (first, second)
+    assert await storage.traces.of(BOB, 10) == (other,)
+    assert await storage.traces.of("lice@localhost", 10) == ()
+    assert await storage.traces.story("t1") == (first, second)
+    assert await storage.traces.story("t") == ()
+
+
+@check
+async def traces_end_with_the_last_stories(storage: Any) -> None:
+    """Whole ones, also where their notes are far apart."""
+    long = a_note(trace="long", at=1.0)
+    await storage.traces.add([long], UNLIMITED)
+    for at in range(2, 9):
+        await storage.traces.add([a_note(trace=f"t{at}", at=float(at))], UNLIMITED)
+    end = a_note(trace="long", at=9.0, decision="delivered")
+    await storage.traces.add([end], UNLIMITED)
+    notes = await storage.traces.of(ALICE, 2)
+    assert [(note.trace, note.at) for note in notes] == [("long", 1.0), ("t8", 8.0), ("long", 9.0)]
+
+
+@check
+async def traces_take_any_text(storage: Any) -> None:
+    """JIDs and nodes may hold what JSON escapes; what is no Unicode does not cost the other notes."""
+    odd = 'caf\\20\u00e9"@localhost'
+    await storage.traces.add([a_note(account=odd, node='"\\\n'), a_note(node="\udc80")], UNLIMITED)
+    assert [note.node for note in await storage.traces.of(odd, 1)] == ['"\\\n']
+    assert [note.node for note in await storage.traces.of(ALICE, 1)] == ["?"]
+
+
+@check
+async def traces_are_limited_in_number(storage: Any) -> None:
+    """With each write the oldest beyond the limit go."""
+    for number in range(30):
+        notes = [a_note(trace=f"t{number}", at=float(number))] * 10
+        await storage.traces.add(notes, TraceLimits(0.0, 100))
+    notes = await storage.traces.of(ALICE, 100)
+    assert [note.at for note in notes[::10]] == [float(number) for number in range(20, 30)]
+
+
+@check
+async def traces_are_limited_in_age(storage: Any) -> None:
+    """Pruning takes what is too old, however much it is."""
+    for number in range(450):
+        await storage.traces.add([a_note(at=float(number))], UNLIMITED)
+    await storage.traces.prune(TraceLimits(440.0, 1_000_000))
+    assert len(await storage.traces.of(ALICE, 1)) == 10
+    await storage.traces.prune(TraceLimits(1000.0, 1_000_000))
+    assert await storage.traces.of(ALICE, 1) == ()
+    await storage.traces.add([a_note()], UNLIMITED)
+    assert len(await storage.traces.of(ALICE, 1)) == 1
+
+
+@check
+async def traces_travel_with_deliveries(storage: Any) -> None:
+    """The id of the story is in the queue's row."""
+    await storage.messages.keep(None, [a_delivery(trace="t1")], 0)
+    assert [delivery.trace for delivery in await storage.messages.queued(0, 9)] == ["t1"]
