@@ -24,6 +24,7 @@ class Pushes:
 
     def __init__(self):
         self.sent = []
+        self.back = []
         self.wanted = False
         self.nodes = None
 
@@ -34,6 +35,9 @@ class Pushes:
 
     def enqueue(self, delivery):
         self.sent.append(delivery)
+
+    def device_back(self, account, resource):
+        self.back.append((account, resource))
 
 
 class World:
@@ -444,3 +448,16 @@ def test_somebody_elses_roster_is_forbidden(world):
     for kind in ("get", "set"):
         query = "<query xmlns='jabber:iq:roster'><item jid='c@d'/></query>"
         assert "forbidden" in ask(session, BOB, query, kind)
+
+
+def test_mod_push_hears_when_a_device_is_back(world):
+    """Each time that it becomes present, and only then: what it missed is counted from there."""
+    phone = world.session(ALICE, "phone")
+    phone.says("<presence><priority>-1</priority></presence>")
+    assert world.pushes.back == []
+    phone.says("<presence/>")
+    phone.says("<presence><show>away</show></presence>")
+    assert world.pushes.back == [(ALICE, "phone")]
+    phone.says("<presence type='unavailable'/>")
+    phone.says("<presence/>")
+    assert world.pushes.back == [(ALICE, "phone")] * 2
