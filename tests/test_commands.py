@@ -306,11 +306,18 @@ def test_registrations_are_listed_with_shortened_tokens(run, config):
     status, output, _ = run("push", "list")
     assert status == 0
     assert (
-        output
-        == "alice@localhost\tphone\tpubsub.localhost\tnode-1\tfcm\tfcm-to...\t1970-01-01T00:16:40Z\t0\n"
+        output == "alice@localhost\tphone\tpubsub.localhost\tnode-1\tfcm\tfcm-to...\t1970-01-01T00:16:40Z\t0"
+        "\tactive\n"
     )
     assert TOKEN in run("push", "list", "alice@localhost", "--show-tokens")[1]
     assert run("push", "list", "bob@localhost")[:2] == (0, "")
+
+
+def test_a_suspended_registration_says_until_when_and_why(run, config):
+    """An operator sees it without a look into the log."""
+    register(config, errors=10, state="suspended", reason="the sender may not", next_try=90_000.0)
+    output = run("push", "list")[1]
+    assert output.endswith("\t10\tsuspended until 1970-01-02T01:00:00Z: the sender may not\n")
 
 
 def test_names_of_strangers_do_not_steer_the_terminal(run, config):
@@ -538,7 +545,7 @@ async def test_a_running_server_tells_what_it_has_just_noted(server, run, config
     storage = memory_storage()
     server.storage, server.config = storage, config
     server.trace = Trace(storage.traces, reactor, 60.0, 1000)
-    server.trace.note("t1", "alice@localhost", "n1", "filtered", "no-body", sender="bob@localhost")
+    server.trace.note("t1", "alice@localhost", "n1", "filtered", "no-content", sender="bob@localhost")
     status, output, _ = await deferToThread(run, "push", "trace", "alice@localhost")
     assert status == 0
     assert "nothing was pushed: it has no text" in output

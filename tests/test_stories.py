@@ -97,7 +97,7 @@ STORIES = {
 """,
     ),
     "filtered": (
-        [(0.0, "", Decision.FILTERED, "no-body", BOB)],
+        [(0.0, "", Decision.FILTERED, "no-content", BOB)],
         """
 2026-11-22 16:01:51.004 UTC  message m1 from bob@localhost  [660df98652960]
   nothing was pushed: it has no text
@@ -163,7 +163,13 @@ def test_what_is_alike_is_told_once():
     notes = []
     for number in range(5):
         notes += a_story(
-            (number, "", Decision.FILTERED, "no-body", {"sender": "bob@localhost", "message": f"m{number}"}),
+            (
+                number,
+                "",
+                Decision.FILTERED,
+                "no-content",
+                {"sender": "bob@localhost", "message": f"m{number}"},
+            ),
             trace=f"t{number}",
         )
     notes += a_story((9, "a1f", Decision.ACCEPTED, "no-session", BOB), trace="t9")

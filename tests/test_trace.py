@@ -246,9 +246,9 @@ def test_the_account_being_online_is_noted():
 @pytest.mark.parametrize(
     ("xml", "reason"),
     [
-        ("<message from='b@l' to='a@l'><active xmlns='jabber:x:chat'/></message>", "no-body"),
+        ("<message from='b@l' to='a@l'><active xmlns='jabber:x:chat'/></message>", "no-content"),
         ("<message type='headline' from='b@l' to='a@l'><body>x</body></message>", "headline"),
-        ("<message type='error' from='b@l' to='a@l'><body>x</body></message>", "error-message"),
+        ("<message type='error' from='b@l' to='a@l'><body>x</body></message>", "error"),
         (
             "<message from='b@l' to='a@l'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>",
             "no-store",
@@ -273,7 +273,7 @@ class Against:
 @pytest.mark.parametrize(
     ("plugin", "notes"),
     [
-        (Against(should_publish=False), [("", "filtered", "plugin")]),
+        (Against(should_publish=False), [("", "filtered", "plugin against")]),
         (Against(prepare_notification=None), [("", "filtered", "plugin")]),
         (Against(publish_notification=()), [("n1", "filtered", "plugin")]),
     ],
@@ -294,11 +294,15 @@ def test_errors_of_the_app_server_are_noted():
     world.message()
     world.message()
     refused = ("n1", "not published", "not you")
-    assert world.notes() == [refused, refused, ("n1", "removed", "errors")]
+    assert world.notes() == [refused, refused, ("n1", "disabled", "errors")]
     world.enable("n2")
     world.pubsub.error = NodeNotFound("no such node")
     world.message()
-    assert world.notes()[3:] == [("n2", "not published", "no such node"), ("n2", "removed", "node-gone")]
+    assert world.notes()[3:] == [
+        ("n1", "suspended", "not you"),
+        ("n2", "not published", "no such node"),
+        ("n2", "removed", "node-gone"),
+    ]
 
 
 def test_an_app_server_out_of_reach_is_noted():

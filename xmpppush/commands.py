@@ -464,7 +464,7 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
     config = read_config(context)
     account = None if jid is None else bare_account(jid)
     print_table(
-        ("account", "resource", "pubsub", "node", "service", "device", "enabled", "errors"),
+        ("account", "resource", "pubsub", "node", "service", "device", "enabled", "errors", "state"),
         [
             (
                 row["account"],
@@ -473,12 +473,24 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
                 row["node"],
                 row["service"],
                 row["device_id"] if show_tokens else shortened(row["device_id"]),
-                f"{datetime.fromtimestamp(row['created'], UTC):%Y-%m-%dT%H:%M:%SZ}",
+                moment(row["created"]),
                 str(row["errors"]),
+                state_of(row),
             )
             for row in ask(config, "push.list", account=account)
         ],
     )
+
+
+def state_of(row: Mapping[str, Any]) -> str:
+    """As an operator asks for it: what it is, until when, and why."""
+    if row["state"] == "active":
+        return "active"
+    return f"{row['state']} until {moment(row['next_try'])}: {row['reason']}"
+
+
+def moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @push.command("disable")

@@ -130,6 +130,10 @@ class OfflineFull(LimitReached):
     """The account has ``[limits] offline_messages_per_user`` waiting already."""
 
 
+class AppServerUnreachable(PushError):
+    """The app server is in another process, or nowhere: nothing a device would be forgotten for."""
+
+
 # What a push service made of a notification.
 
 

@@ -16,6 +16,7 @@ from xmpppush.errors import PushError
 from xmpppush.model import (
     Account,
     Delivery,
+    Importance,
     Node,
     Notification,
     OfflineMessage,
@@ -139,7 +140,28 @@ class IRegistrationStore(Interface):
         """One more publish error in a row; returns how many, 0 where there is no such registration."""
 
     def forget_errors(account: str, pubsub: str, node: str) -> "Deferred[None]":
-        """A publish went through."""
+        """A publish went through: no errors, and suspended no longer."""
+
+    def suspend(account: str, pubsub: str, node: str, reason: str, next_try: float) -> "Deferred[None]":
+        """It gets nothing until ``next_try``; a new enable (`put`) or `forget_errors` ends that."""
+
+    def count_missed(registration: Registration) -> int:
+        """
+        One more message that called for a push to this device; returns how many since it was last there.
+
+        At once and in memory; `save_missed` brings it to the disk.
+        """
+
+    def device_back(account: str, resource: str) -> "Deferred[bool]":
+        """The session of this resource gets messages now: it has missed none. Was there a count to reset?"""
+
+    def save_missed(limit: int | None = None) -> "Deferred[int]":
+        """
+        Write the counts that changed, those that wait longest first; returns how many still wait.
+
+        Args:
+            limit: So many, or more where too many wait; ``None``: all. A storage that closes writes all.
+        """
 
     def list(account: str | None) -> "Deferred[tuple[Registration, ...]]":
         """Of one account or, with ``None``, of all, sorted by account."""
@@ -306,12 +328,22 @@ class ISessionHost(Interface):
 class IPushPlugin(Interface):
     """
     The push decision (``[mod_push] plugin_module``). Methods left out behave like ``defaults``.
+
+    All of them are called in the reactor's thread and once a message or more: they must not wait. One
+    that raises is logged, and ``defaults`` decides on that message instead of the whole chain.
+
+    An attribute ``push_on_broken_stream``, true, asks for a push as soon as a stream breaks that still owes
+    messages, not only when its time to be resumed is over.
     """
 
     name = Attribute("The name that the configuration uses.")
 
-    def should_publish(account: str, stanza: Element) -> bool:
-        """Is this message, which no fitting session took, worth a push?"""
+    def should_publish(account: str, stanza: Element) -> bool | Importance:
+        """
+        Is this message, which no fitting session took, worth a push?
+
+        A `Importance` also says why, for ``xmpppush push trace``, and whether it is urgent.
+        """
 
     def prepare_notification(account: str, stanza: Element) -> Notification | None:
         """What the push says; ``None``: no push after all."""
@@ -444,3 +476,6 @@ class IPushDecider(Interface):
             error: Why neither they nor the message could be stored; ``None``: these devices were told of
                 the message before.
         """
+
+    def device_back(account: str, resource: str) -> None:
+        """The session of this resource gets messages (again): nothing is missed any more."""

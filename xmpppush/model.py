@@ -19,6 +19,9 @@ else:
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
+# States of a registration.
+ACTIVE, SUSPENDED = "active", "suspended"
+
 
 @frozen
 class ScramKeys:
@@ -66,6 +69,10 @@ class Registration:
         resource: Resource of the session that enabled it: the device this registration stands for.
         created: Seconds since the epoch, of the last enable.
         errors: Publish errors in a row.
+        state: `ACTIVE`, or `SUSPENDED` until ``next_try``; one that was removed is no row any more.
+        reason: Why it is suspended, ``""`` while it is not.
+        next_try: When a suspended one is tried again, seconds since the epoch.
+        missed: Messages that called for a push since the device was last there, as of the last save.
     """
 
     account: str
@@ -75,6 +82,29 @@ class Registration:
     resource: str = ""
     created: float = 0.0
     errors: int = 0
+    state: str = ACTIVE
+    reason: str = ""
+    next_try: float = 0.0
+    missed: int = 0
+
+
+@frozen
+class Importance:
+    """
+    Is this message a push? True or false itself, with the reason for who asks afterwards.
+
+    Attributes:
+        push: Yes or no.
+        reason: A word or two with hyphens, such as ``chat-state``; never anything of the message.
+        urgent: Somebody waits for an answer now (a call): it shall wake the device and is not batched.
+    """
+
+    push: bool
+    reason: str
+    urgent: bool = False
+
+    def __bool__(self) -> bool:
+        return self.push
 
 
 @quick

@@ -137,6 +137,10 @@ def pack_registration(registration: Registration) -> dict[str, Any]:
         "device_id": options.get("device_id") or options.get("device", ""),
         "created": registration.created,
         "errors": registration.errors,
+        "state": registration.state,
+        "reason": registration.reason,
+        "next_try": registration.next_try,
+        "missed": registration.missed,
     }
 
 

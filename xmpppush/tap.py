@@ -32,6 +32,7 @@ from xmpppush.mod_pubsub.handler import pubsub_components
 from xmpppush.mod_pubsub.service import PubSub
 from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
+from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
 from xmpppush.mongoosepush.sandbox import Sandbox
@@ -227,10 +228,16 @@ class Application(MultiService):
                 push_service=bridge,
                 clock=reactor,
                 notify=section.notify,
-                include_body=section.include_body,
-                include_sender=section.include_sender,
+                privacy=Privacy(
+                    section.include_body,
+                    section.include_sender,
+                    section.hidden_body_text,
+                    section.max_body_length,
+                ),
                 max_errors=section.max_errors,
                 trace=self.trace,
+                suspend_retry=section.suspend_retry,
+                batch_window=section.batch_window,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace

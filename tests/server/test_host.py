@@ -25,6 +25,7 @@ class Pushes:
     def __init__(self):
         self.sent = []
         self.lost = []
+        self.back = []
         self.wanted = False
         self.nodes = None
 
@@ -38,6 +39,9 @@ class Pushes:
 
     def dropped(self, deliveries, error):
         self.lost.append((deliveries, type(error)))
+
+    def device_back(self, account, resource):
+        self.back.append((account, resource))
 
 
 class World:
@@ -459,3 +463,16 @@ def test_somebody_elses_roster_is_forbidden(world):
     for kind in ("get", "set"):
         query = "<query xmlns='jabber:iq:roster'><item jid='c@d'/></query>"
         assert "forbidden" in ask(session, BOB, query, kind)
+
+
+def test_mod_push_hears_when_a_device_is_back(world):
+    """Each time that it becomes present, and only then: what it missed is counted from there."""
+    phone = world.session(ALICE, "phone")
+    phone.says("<presence><priority>-1</priority></presence>")
+    assert world.pushes.back == []
+    phone.says("<presence/>")
+    phone.says("<presence><show>away</show></presence>")
+    assert world.pushes.back == [(ALICE, "phone")]
+    phone.says("<presence type='unavailable'/>")
+    phone.says("<presence/>")
+    assert world.pushes.back == [(ALICE, "phone")] * 2

@@ -14,7 +14,8 @@ from xmpppush.testing.stores import ALICE, an_account
 
 SECTION = StorageSection()
 OURS = sorted(path.name for path in SCHEMA.glob("*.sql"))
-NEWEST = len(OURS)
+VERSIONS = [int(name[:4]) for name in OURS]
+NEWEST = VERSIONS[-1]
 NEXT = NEWEST + 1
 
 
@@ -62,7 +63,9 @@ def test_a_new_database_gets_the_newest_schema(tmp_path, path, later_schema):
     done = prepare(path, False, later_schema)
     assert (done.before, done.after, done.backup) == (0, NEXT, None)
     names = [*OURS, f"{NEXT:04}-colours.sql"]
-    assert rows(path, "SELECT version, name FROM schema_versions") == list(enumerate(names, 1))
+    assert rows(path, "SELECT version, name FROM schema_versions") == [
+        (int(name[:4]), name) for name in names
+    ]
     assert str(done) == f"{path}: created with schema {NEXT}"
 
 
@@ -81,12 +84,12 @@ def test_an_older_database_is_copied_and_upgraded(tmp_path, path, later_schema):
     assert prepare(path, True, later_schema).backup is None
 
 
-@pytest.mark.parametrize("version", range(1, NEWEST))
+@pytest.mark.parametrize("version", VERSIONS[:-1])
 def test_databases_of_every_released_version_are_upgraded(tmp_path, path, version):
     """What waits in them still waits afterwards."""
     schema = tmp_path / "schema"
     schema.mkdir()
-    for name in OURS[:version]:
+    for name in OURS[: VERSIONS.index(version) + 1]:
         shutil.copy(SCHEMA / name, schema)
     prepare(path, True, schema)
     connection = sqlite3.connect(path)

@@ -100,18 +100,25 @@ class S2SSection:
 
 @frozen
 class ModPushSection:
-    """``batch_window`` in seconds, ``0.0``: off. ``notify``: ``device-offline`` or ``account-offline``."""
+    """
+    ``batch_window`` in seconds, ``0.0``: off. ``notify``: ``device-offline`` or ``account-offline``.
+
+    ``max_body_length`` in characters, 0: no limit. ``suspend_retry`` in seconds.
+    """
 
     workers: int = 100
     plugin_module: tuple[str, ...] = ("defaults",)
     notify: str = "device-offline"
     include_body: bool = True
     include_sender: bool = True
+    hidden_body_text: str = "New message"
+    max_body_length: int = 1000
     collapse: bool = True
     batch_window: float = 0.0
     virtual_pubsub_hosts: tuple[str, ...] = ()
     max_registrations: int = 20
     max_errors: int = 10
+    suspend_retry: float = 86400.0
 
 
 @frozen

@@ -1,16 +1,16 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.coroutines import start
-from xmpppush.errors import NodeNotFound, OfflineFull, PushError, StorageError, TryLater
+from xmpppush.errors import AppServerUnreachable, OfflineFull, PushError, StorageError
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -22,11 +22,37 @@ from xmpppush.interfaces import (
     ITrace,
 )
 from xmpppush.jids import parse_jid
-from xmpppush.mod_push.rules import reason_against, redacted, sender_of, to_notify
-from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
+from xmpppush.mod_push.batches import Batches
+from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
+from xmpppush.mod_push.rules import (
+    Verdict,
+    counted,
+    is_waiting,
+    sender_of,
+    to_notify,
+    urgent,
+    verdict_on,
+)
+from xmpppush.model import (
+    SUSPENDED,
+    Delivery,
+    Importance,
+    Notification,
+    Publish,
+    PushSummary,
+    Registration,
+)
 from xmpppush.trace import NO_TRACE, Decision, told
+from xmpppush.xep.push import revoked_nodes
 
+# How often counts of missed messages are written, in seconds, and how many at a time: each is a row
+# somewhere in a large table, 10 to 40 microseconds, so they are not written with their push. What a crash
+# costs is a number on an app's icon.
+SAVE_MISSED_AFTER = 5.0
+SAVED_AT_ONCE = 500
+MAX_REASON = 200
 MAX_IN_TRACE = 100  # characters of a stanza id or an address
+
 _EMPTY = Notification()
 
 
@@ -39,6 +65,9 @@ class Publisher:
         pubsub: The app server of this process, ``None`` where it has none. Others are reached over
             s2s or as components, which this version has not yet.
         push_service: Takes the stored deliveries.
+        max_errors: Errors in a row that suspend a registration.
+        suspend_retry: Seconds until a suspended one is tried again.
+        batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
         trace: Told of each decision about a message that a registration concerns.
     """
 
@@ -53,9 +82,10 @@ class Publisher:
         push_service: IPushService | None,
         clock: IReactorTime,
         notify: str = "device-offline",
-        include_body: bool = True,
-        include_sender: bool = True,
+        privacy: Privacy = DEFAULT_PRIVACY,
         max_errors: int = 10,
+        suspend_retry: float = 86400.0,
+        batch_window: float = 0.0,
         trace: ITrace = NO_TRACE,
     ) -> None:
         self._registrations = registrations
@@ -65,11 +95,13 @@ class Publisher:
         self._push_service = push_service
         self._clock = clock
         self._notify = notify
-        self._include_body = include_body
-        self._include_sender = include_sender
+        self._privacy = privacy
         self._max_errors = max_errors
+        self._suspend_retry = suspend_retry
+        self._batches = Batches(batch_window, clock, self._send, self._drop) if batch_window else None
         self._trace = trace
         self._unreachable: set[str] = set()
+        self._saving: IDelayedCall | None = None
 
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
@@ -77,6 +109,12 @@ class Publisher:
         enabled = await self._registrations.of(account)
         if not enabled:
             return ()
+        publisher, any_suspended = stanza.attributes.get("from"), False
+        for registration in enabled:
+            if registration.pubsub == publisher and self._is_revocation(account, publisher, stanza):
+                return ()
+            if registration.state == SUSPENDED:
+                any_suspended = True
         trace = self._trace.begin()
         sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
 
@@ -90,32 +128,47 @@ class Publisher:
                 note(registration.node, Decision.ONLINE, why)
             if not registrations:
                 return ()
-        if not self._plugin.should_publish(account, stanza):
-            note("", Decision.FILTERED, reason_against(stanza) or "plugin")
+        importance = self._plugin.should_publish(account, stanza)
+        if not importance:
+            note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
             return ()
         notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
             note("", Decision.FILTERED, "plugin")
             return ()
+        if any_suspended:
+            waiting, registrations = registrations, self._without_waiting(registrations)
+            for registration in left_out(waiting, registrations):
+                note(registration.node, Decision.SUSPENDED, registration.reason)
         wanted = self._plugin.publish_notification(account, notification, registrations)
         if len(wanted) < len(registrations):
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
-        if not (self._include_body and self._include_sender):
-            notification = redacted(notification, self._include_body, self._include_sender)
+        at_once = type(importance) is Importance and importance.urgent
+        if at_once:
+            notification = urgent(notification)
+        notification = self._privacy.applied_to(notification)
         why = "device-absent" if sessions else "no-session"
         deliveries = []
         for registration in wanted:
+            missed = self._registrations.count_missed(registration)
             try:
-                deliveries.append(await self._accept(registration, notification, trace))
+                delivery = await self._accept(registration, counted(notification, missed), trace)
             except PushError as error:
                 note(registration.node, Decision.NOT_PUBLISHED, told(error))
                 # Not waited for: the sender's next message would overtake this one.
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
-            else:
-                note(registration.node, Decision.ACCEPTED, why)
-                if registration.errors:
-                    start(self._forget_errors(registration), self._not_noted, registration)
+                continue
+            note(registration.node, Decision.ACCEPTED, why)
+            if registration.errors:
+                start(self._succeeded(registration, trace), self._not_noted, registration)
+            if self._batches is not None and not at_once:
+                delivery = self._batches.place(delivery)
+                if delivery.next_try:
+                    note(registration.node, Decision.BATCHED, "burst")
+            deliveries.append(delivery)
+        if self._saving is None:
+            self._save_soon()
         return tuple(deliveries)
 
     def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
@@ -126,6 +179,43 @@ class Publisher:
             reason = told(error)
         for delivery in deliveries:
             self._trace.note(delivery.trace, delivery.account, delivery.node, decision, reason)
+
+    def _without_waiting(self, registrations: tuple[Registration, ...]) -> tuple[Registration, ...]:
+        """Those that are not suspended; the others' devices miss the message all the same."""
+        now = self._clock.seconds()
+        waiting = [each for each in registrations if is_waiting(each, now, self._suspend_retry)]
+        for registration in waiting:
+            self._registrations.count_missed(registration)
+        return tuple(registration for registration in registrations if registration not in waiting)
+
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = self._clock.callLater(SAVE_MISSED_AFTER, self._save_missed)
+
+    def _save_missed(self) -> None:
+        self._saving = None
+        start(self._save_some(), self._count_failed)
+
+    async def _save_some(self) -> None:
+        if await self._registrations.save_missed(SAVED_AT_ONCE):
+            self._save_soon()
+
+    def _is_revocation(self, account: str, pubsub: str, stanza: Element) -> bool:
+        """XEP-0357 section 8: does the app server say that a node is nothing for this account any more?"""
+        nodes = revoked_nodes(stanza, account)
+        for node in nodes:
+            start(self._revoke(account, pubsub, node), self._not_noted, Registration(account, pubsub, node))
+        return bool(nodes)
+
+    async def _revoke(self, account: str, pubsub: str, node: str) -> None:
+        if await self._registrations.remove(account, pubsub, node):
+            self._trace.note(self._trace.begin(), account, node, Decision.REMOVED, "app-server")
+            self._log.info(
+                "registration of {account} removed: {pubsub} disabled node {node}",
+                account=account,
+                pubsub=pubsub,
+                node=node,
+            )
 
     async def _accept(
         self, registration: Registration, notification: Notification, trace: str = ""
@@ -146,8 +236,14 @@ class Publisher:
             trace=trace,
         )
 
-    async def _forget_errors(self, registration: Registration) -> None:
-        await self._registrations.forget_errors(registration.account, registration.pubsub, registration.node)
+    async def _succeeded(self, registration: Registration, trace: str) -> None:
+        account, node = registration.account, registration.node
+        await self._registrations.forget_errors(account, registration.pubsub, node)
+        if registration.state == SUSPENDED:
+            self._trace.note(trace, account, node, Decision.REVIVED, "published")
+            self._log.info(
+                "registration of {account} for node {node} works again", account=account, node=node
+            )
 
     def _not_noted(self, failure: Failure, registration: Registration) -> None:
         """The next push finds the same again."""
@@ -169,15 +265,17 @@ class Publisher:
                     pubsub=registration.pubsub,
                 )
             return
-        if isinstance(error, TryLater | StorageError):
+        verdict = verdict_on(error)
+        reason = (str(error) or type(error).__name__)[:MAX_REASON]
+        if verdict is Verdict.PASSING:
             self._log.warn(
                 "push for {account} to node {node} was not possible: {reason}",
                 account=registration.account,
                 node=registration.node,
-                reason=str(error),
+                reason=reason,
             )
             return
-        if isinstance(error, NodeNotFound):
+        if verdict is Verdict.GONE:
             if not await self._remove(registration, trace, "node-gone"):
                 return
             self._log.info(
@@ -187,19 +285,41 @@ class Publisher:
                 node=registration.node,
             )
             return
-        errors = await self._registrations.count_error(
-            registration.account, registration.pubsub, registration.node
-        )
-        if errors >= self._max_errors:
-            await self._remove(registration, trace, "errors")
+        key = (registration.account, registration.pubsub, registration.node)
+        errors = await self._registrations.count_error(*key)
         self._log.warn(
             "publish for {account} to node {node} refused ({errors} of {max_errors}): {reason}",
             account=registration.account,
             node=registration.node,
             errors=errors,
             max_errors=self._max_errors,
-            reason=str(error) or type(error).__name__,
+            reason=reason,
         )
+        if errors >= self._max_errors:
+            next_try = self._clock.seconds() + self._suspend_retry
+            await self._registrations.suspend(*key, reason, next_try)
+            self._trace.note(trace, registration.account, registration.node, Decision.DISABLED, "errors")
+            self._log.warn(
+                "registration of {account} for node {node} suspended; the next try is in {seconds} s",
+                account=registration.account,
+                node=registration.node,
+                seconds=self._suspend_retry,
+            )
+
+    def device_back(self, account: str, resource: str) -> None:
+        start(self._device_back(account, resource), self._count_failed)
+
+    async def _device_back(self, account: str, resource: str) -> None:
+        if await self._registrations.device_back(account, resource):
+            self._save_soon()
+        if self._batches is not None:
+            for registration in await self._registrations.of(account):
+                if registration.resource == resource:
+                    self._batches.forget((account, registration.pubsub, registration.node))
+
+    def _count_failed(self, failure: Failure) -> None:
+        if not failure.check(StorageError):  # said once by the storage
+            self._log.failure("what devices missed could not be noted", failure)
 
     async def _remove(self, registration: Registration, trace: str, reason: str) -> bool:
         removed = await self._registrations.remove_same(registration)
@@ -208,6 +328,16 @@ class Publisher:
         return removed
 
     def enqueue(self, delivery: Delivery) -> None:
+        if delivery.next_try and self._batches is not None:
+            self._batches.hold(delivery)
+        else:
+            self._send(delivery)
+
+    def _drop(self, ids: Sequence[int]) -> None:
+        # A row that stays is sent after the next start, which is better than none.
+        self._messages.settle(ids).addErrback(lambda _: None)
+
+    def _send(self, delivery: Delivery) -> None:
         assert self._push_service is not None
         self._push_service.enqueue(delivery)
 
@@ -293,10 +423,6 @@ class Publisher:
         assert self._push_service is not None
         self._push_service.enqueue(delivery, outcome.callback)
         return await outcome
-
-
-class AppServerUnreachable(PushError):
-    """The app server is in another process, or nowhere."""
 
 
 def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:

@@ -87,6 +87,8 @@ def body_for(target: Target, publish: Publish) -> bytes:
     else:
         content["alert"] = {**_alert(publish), **target.alert}
     content.update(target.options)
+    if publish.notification.extra.get("priority") == "high" and not target.flat:
+        content.setdefault("priority", "high")  # a call; what the registration says counts more
     return orjson.dumps(content)
 
 

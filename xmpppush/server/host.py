@@ -162,6 +162,8 @@ class XMPPServer:
                 if other is not session and other.presence is not None:
                     session.send(_addressed(other.presence, session.full))
         if is_present(session) and not was_present:
+            if self._push is not None:
+                self._push.device_back(session.account, session.resource)
             self._offline.flush(session)
 
     def _broadcast(self, session: ISession, stanza: Element) -> None:

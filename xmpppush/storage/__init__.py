@@ -80,6 +80,8 @@ class Storage(Service):
 
     def close(self) -> "Deferred[None]":
         """As `stopService`, for who uses it without a service tree."""
+        # The storage itself says what it cannot write.
+        self.registrations.save_missed().addErrback(lambda _: None)
         return self.database.close()
 
 

@@ -264,6 +264,64 @@ async def registrations_forget_an_error_that_is_still_being_counted(storage: Any
 
 
 @check
+async def registrations_are_suspended(storage: Any) -> None:
+    """With a reason and a time, until a success or a new enable; the others are not touched."""
+    other = a_registration(node="other", created=2000.0)
+    await storage.registrations.put(a_registration(), 5)
+    await storage.registrations.put(other, 5)
+    key = (ALICE, PUBSUB, "node-1")
+    await storage.registrations.suspend(*key, "enabled again meanwhile", 5000.0)
+    assert await storage.registrations.of(ALICE) == (a_registration(), other)
+    for revive in (
+        lambda: storage.registrations.forget_errors(*key),
+        lambda: storage.registrations.put(a_registration(), 5),
+    ):
+        await storage.registrations.count_error(*key)
+        await storage.registrations.suspend(*key, "forbidden", 5000.0)
+        suspended = a_registration(errors=1, state="suspended", reason="forbidden", next_try=5000.0)
+        assert await storage.registrations.of(ALICE) == (suspended, other)
+        await revive()
+        assert await storage.registrations.of(ALICE) == (a_registration(), other)
+
+
+@check
+async def registrations_count_what_was_missed(storage: Any) -> None:
+    """At once in memory, on the disk when saved; from nothing again when the device is back."""
+    registrations = storage.registrations
+    for node, resource in (("n1", "phone"), ("n2", "tablet")):
+        await registrations.put(a_registration(node=node, resource=resource), 5)
+    phone, tablet = await registrations.of(ALICE)
+    assert [registrations.count_missed(phone) for _ in range(3)] == [1, 2, 3]
+    assert registrations.count_missed(tablet) == 1
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [0, 0]
+    assert await registrations.save_missed(1) == 1
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [3, 0]
+    assert await registrations.save_missed() == 0
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [3, 1]
+    assert await registrations.device_back(ALICE, "phone") is True
+    assert await registrations.device_back(ALICE, "phone") is False
+    assert await registrations.device_back(BOB, "phone") is False
+    assert registrations.count_missed(tablet) == 2
+    await registrations.save_missed()
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [0, 2]
+    # Whoever enables is there.
+    await registrations.put(tablet, 5)
+    assert registrations.count_missed(tablet) == 1
+
+
+@check
+async def registrations_that_are_gone_are_not_counted_back(storage: Any) -> None:
+    """Saving a count makes no registration, nor does one that was removed come back with it."""
+    await storage.registrations.put(a_registration(), 5)
+    storage.registrations.count_missed(a_registration())
+    await storage.registrations.remove(ALICE, PUBSUB, None)
+    await storage.registrations.save_missed()
+    assert await storage.registrations.of(ALICE) == ()
+    await storage.registrations.put(a_registration(), 5)
+    assert storage.registrations.count_missed(a_registration()) == 1
+
+
+@check
 async def registrations_read_during_a_write_are_not_stale_after_it(storage: Any) -> None:
     """Once a write has fired, every read tells what it wrote."""
     await storage.registrations.of(ALICE)
