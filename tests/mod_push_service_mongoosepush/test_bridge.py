@@ -344,14 +344,15 @@ def test_trouble_is_logged_when_it_begins_and_ends(world, log):
     """Not for each push."""
     bridge = world.bridge(max_http_connections=10)
     world.pool.answers.extend([Response(503, b'{"reason":"unable_to_connect"}')] * 5)
-    for _ in range(5):
-        bridge.enqueue(world.stored())
+    for number in range(5):
+        bridge.enqueue(world.stored(path=f"/{number}"))
     world.pool.answers.extend([Response(200)] * 5)
     world.clock.advance(1.0)
     assert lines(log) == [
-        "push service is in trouble: 503 unable_to_connect; notifications wait",
-        "push service is well again after 1.0 s",
+        "push service has trouble with fcm: 503 unable_to_connect; notifications wait",
+        "push service is well again with fcm after 1.0 s",
     ]
+    assert bridge.outcomes == {"postponed": 5, "delivered": 5}
 
 
 def test_a_bug_in_the_way_out_is_no_loss(world, log):
