@@ -52,6 +52,7 @@ class Setup:
     Attributes:
         agent: ``fast`` or ``stock``: XMPPPUSH_HTTP_AGENT.
         connections: ``max_http_connections``.
+        delay: Seconds that the push service takes to answer.
         profile: Run the server under cProfile, which writes there; figures are then worth nothing.
     """
 
@@ -59,6 +60,7 @@ class Setup:
     api_version: str = "v3"
     connections: int = 100
     log_level: str = "info"
+    delay: float = 0.0
     profile: Path | None = None
 
 
@@ -258,7 +260,7 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
         assert pipeline is not None
         pipeline.on_request(device, request)
 
-    sink = await listen(listener)
+    sink = await listen(listener, delay=setup.delay)
     settings = {
         "sink_port": sink.sockets[0].getsockname()[1],
         "api_version": setup.api_version,

@@ -164,7 +164,13 @@ class Application(MultiService):
         )
         self._add(pool)
         bridge = MongoosePushBridge(
-            section, pool, self.storage.messages, self._reactor, random.SystemRandom(), self._unregistered
+            section,
+            pool,
+            self.storage.messages,
+            self._reactor,
+            random.SystemRandom(),
+            self._unregistered,
+            collapse=self.config.mod_push is None or self.config.mod_push.collapse,
         )
         self._add(bridge)
         return bridge
@@ -212,6 +218,7 @@ class Application(MultiService):
                 include_body=section.include_body,
                 include_sender=section.include_sender,
                 max_errors=section.max_errors,
+                workers=section.workers,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations

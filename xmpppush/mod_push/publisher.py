@@ -21,6 +21,7 @@ from xmpppush.interfaces import (
 )
 from xmpppush.jids import parse_jid
 from xmpppush.mod_push.rules import redacted, to_notify
+from xmpppush.mod_push.workers import Workers
 from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
 
 
@@ -49,6 +50,7 @@ class Publisher:
         include_body: bool = True,
         include_sender: bool = True,
         max_errors: int = 10,
+        workers: int = 100,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -60,6 +62,7 @@ class Publisher:
         self._include_body = include_body
         self._include_sender = include_sender
         self._max_errors = max_errors
+        self._workers = Workers(workers)
         self._unreachable: set[str] = set()
 
     async def deliveries_for(
@@ -89,6 +92,15 @@ class Publisher:
         return tuple(deliveries)
 
     async def _accept(self, registration: Registration, notification: Notification) -> Delivery:
+        if not self._workers.free:
+            await self._workers.turn()
+        self._workers.free -= 1
+        try:
+            return await self._publish(registration, notification)
+        finally:
+            self._workers.done()
+
+    async def _publish(self, registration: Registration, notification: Notification) -> Delivery:
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
             raise AppServerUnreachable(registration.pubsub)
         account = registration.account

@@ -62,28 +62,18 @@ class Device:
         wake: Its entry among the times to come.
     """
 
-    __slots__ = (
-        "failures",
-        "in_flight",
-        "lane",
-        "newest",
-        "not_before",
-        "queue",
-        "started",
-        "state",
-        "wake",
-    )
+    # In the class until they differ: most devices come and go with one push.
+    state = IDLE
+    in_flight = 0
+    started = 0.0
+    not_before = 0.0
+    failures = 0
+    newest: dict[object, Delivery] | None = None
+    wake: list[Any] | None = None
 
     def __init__(self, lane: Lane, delivery: Delivery) -> None:
         self.lane = lane
         self.queue: deque[Delivery] = deque((delivery,))
-        self.state = IDLE
-        self.in_flight = 0
-        self.started = 0.0
-        self.not_before = 0.0
-        self.failures = 0
-        self.newest: dict[object, Delivery] | None = None
-        self.wake: list[Any] | None = None
 
 
 class Schedule:
@@ -95,6 +85,7 @@ class Schedule:
     Attributes:
         in_flight: How many `next` gave that are not back yet.
         queued: How many wait.
+        times: When what is to be looked at again; a heap, empty where `wake_time` has nothing to say.
     """
 
     def __init__(
@@ -116,7 +107,7 @@ class Schedule:
         self._lanes: dict[str, Lane] = {}
         self._devices: dict[str, Device] = {}
         # A heap of [time, number, what]: a Device, a Lane or a Delivery, None where it is void.
-        self._times: list[list[Any]] = []
+        self.times: list[list[Any]] = []
         self._numbers = count()
 
     def lane(self, service: str) -> Lane:
@@ -136,6 +127,13 @@ class Schedule:
             Those that it replaces, or itself where a newer one is there.
         """
         self.queued += 1
+        if not (delivery.next_try or delivery.attempts) and delivery.path not in self._devices:
+            # As good as always, and once a push: no detours.
+            lane = self._lanes.get(delivery.service) or self.lane(delivery.service)
+            device = self._devices[delivery.path] = Device(lane, delivery)
+            device.state = READY
+            lane.ready.append(device)
+            return ()
         if delivery.next_try > now and not delivery.attempts:
             # Put off by whoever made it: that holds nothing else.
             self._wake_at(delivery.next_try, delivery)
@@ -258,7 +256,7 @@ class Schedule:
 
     def wake_time(self) -> float | None:
         """When `wake` is to be called next."""
-        times = self._times
+        times = self.times
         while times and times[0][2] is None:
             heappop(times)
         return times[0][0] if times else None
@@ -266,7 +264,7 @@ class Schedule:
     def wake(self, now: float) -> list[Delivery]:
         """Whatever has become due is ready; returns what was replaced meanwhile, as `add`."""
         gone: list[Delivery] = []
-        times = self._times
+        times = self.times
         while times and times[0][0] <= now:
             what = heappop(times)[2]
             if isinstance(what, Device):
@@ -283,9 +281,9 @@ class Schedule:
     def clear(self) -> list[Delivery]:
         """Forget all that waits, and return it; what is in flight stays."""
         left = [delivery for device in self._devices.values() for delivery in device.queue]
-        left += [what for _, _, what in self._times if isinstance(what, Delivery)]
-        self._times = [entry for entry in self._times if isinstance(entry[2], Lane)]
-        heapify(self._times)
+        left += [what for _, _, what in self.times if isinstance(what, Delivery)]
+        self.times = [entry for entry in self.times if isinstance(entry[2], Lane)]
+        heapify(self.times)
         for lane in self._lanes.values():
             lane.ready.clear()
         for path, device in list(self._devices.items()):
@@ -298,7 +296,7 @@ class Schedule:
 
     def _wake_at(self, time: float, what: object) -> list[Any]:
         entry = [time, next(self._numbers), what]
-        heappush(self._times, entry)
+        heappush(self.times, entry)
         return entry
 
     # Devices.

@@ -197,7 +197,8 @@ class MongoosePushBridge(Service):
                 ).addErrback(self._bug)
         finally:
             self._pumping = False
-        self._set_timer()
+        if schedule.times or self._timer is not None:
+            self._set_timer()
 
     def _answered(self, response: Response, delivery: Delivery) -> None:
         error = outcome_of(response.code, response.body, response.retry_after)
