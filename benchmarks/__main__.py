@@ -64,7 +64,9 @@ def pipeline(
 ) -> None:
     """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
     load = Load(messages, users, senders, in_flight, rate, runs)
-    setup = Setup(agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None)
+    setup = Setup(
+        agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None
+    )
     try:
         result = measure(load, setup)
     except ServerFailed as error:

@@ -54,7 +54,16 @@ ROLES = (
 KNOW_EVERYBODY = ("tap", "commands", "control", "demo", "operations", "options", "testing", "__main__")
 # SQL lives with its role and meets the engine through `IDatabase`; storage/ puts both together.
 STORES = {"storage": ("xmpppush.mod_push.store", "xmpppush.mod_pubsub.store")}
-PURE = ("*.rules", "*.breaker", "*.schedule", "*.retry", "*.payload", "*.outcomes", "*.times", "xmpppush.xep.*")
+PURE = (
+    "*.rules",
+    "*.breaker",
+    "*.schedule",
+    "*.retry",
+    "*.payload",
+    "*.outcomes",
+    "*.times",
+    "xmpppush.xep.*",
+)
 PURE_MAY_NEED = ("xmpppush", "xmpppush.model", "xmpppush.errors", "xmpppush.jids", "xmpppush.xep*")
 PURE_VALUES = ("xmpppush.config.sections",)
 PURE_LIBRARIES = (
