@@ -126,6 +126,13 @@ class IRegistrationStore(Interface):
             How many there were. Zero is no error: clients repeat themselves.
         """
 
+    def remove_same(registration: Registration) -> "Deferred[bool]":
+        """
+        Forget this very registration; False where it is gone, or was enabled again since it was read.
+
+        For verdicts about a registration: they take a while, and a client may be quicker.
+        """
+
     def count_error(account: str, pubsub: str, node: str) -> "Deferred[int]":
         """One more publish error in a row; returns how many, 0 where there is no such registration."""
 

@@ -86,7 +86,7 @@ def chain(clock, network):
 
 
 def half_an_answer(wire):
-    wire.answer(OK[:-2])
+    wire.answer(OK[:30])
     wire.drop(ConnectionLost())
 
 
@@ -96,7 +96,7 @@ PASSING = {
     "closing mid-answer": half_an_answer,
     "nonsense": lambda wire: wire.answer(b"220 smtp.example ESMTP\r\n"),
     "endless": lambda wire: wire.answer(
-        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 70_000
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 70_000
     ),
     "500": lambda wire: wire.answer(head("500 Oops")),
     "503": lambda wire: wire.answer(head("503 Busy")),
@@ -120,6 +120,18 @@ def test_what_may_pass_costs_no_push(chain, log, misbehave):
     assert chain.bridge.outcomes["delivered"] == PUSHES
     assert len(log) == 2
     assert chain.network.attempts == []
+
+
+def test_an_answer_that_is_cut_behind_its_200_counts(chain):
+    """The push service has it; asked again it would send it twice."""
+
+    def cut(wire):
+        wire.answer(OK[:-2])
+        wire.drop(ConnectionLost())
+
+    chain.enqueue()
+    chain.serve(2.0, cut)
+    assert (chain.requests, chain.rows()) == (PUSHES, [])
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])

@@ -224,6 +224,43 @@ def test_deadlines_share_one_timer(post, network, clock):
     assert clock.getDelayedCalls() == []
 
 
+def test_an_answer_that_is_here_counts_though_we_come_late(post, network, clock):
+    """A process that stood still finds the deadline over and the answer in its socket: no second POST."""
+    outcome = post()
+    clock.callLater(6.0, network.wires[0].answer, OK)  # the reading of the turn in which the timers ran
+    clock.advance(7.0)
+    assert outcome.error is None
+    assert outcome.response.code == 200
+    assert clock.getDelayedCalls() == []
+
+
+def test_what_waited_too_long_is_not_sent_in_the_last_moment(post, network, clock):
+    """A connection that gets free behind the deadline would carry a POST that nobody waits for."""
+    outcomes = [post() for _ in range(4)]
+    clock.callLater(6.0, network.wires[0].answer, OK)
+    clock.advance(7.0)
+    assert outcomes[0].response.code == 200
+    assert [str(outcome.error) for outcome in outcomes[1:]] == [
+        *["no answer in time"] * 2,
+        "no connection in time",
+    ]
+    assert sum(wire.value().count(b"POST ") for wire in network.wires) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnu", 200), (b"HTTP/1.1 200 OK\r\nConte", 0)],
+)
+def test_the_status_of_an_answer_that_breaks_off_is_told(post, network, clock, answer, code):
+    """Who posts need not post again what a server said yes to."""
+    lost, late = post(), post()
+    for wire in network.wires:
+        wire.answer(answer)
+    network.wires[0].drop(ConnectionLost())
+    clock.advance(5.0)
+    assert [getattr(outcome.error, "code", 0) for outcome in (lost, late)] == [code, code]
+
+
 def test_cancelling_gives_a_request_up(agent_with, network, clock):
     """treq's own time-out works that way."""
     client = JSONClient(agent_with())

@@ -357,6 +357,25 @@ def test_trouble_is_logged_when_it_begins_and_ends(world, log):
     assert bridge.outcomes == {"postponed": 5, "delivered": 5}
 
 
+def test_a_removed_account_is_told_nothing_more(world):
+    """What waits, for its turn or another try, is dropped; what its JID's next owner gets is not."""
+    bridge = world.bridge(max_http_connections=2)
+    world.pool.answers.append(Response(503))
+    for number, name in enumerate(("alice", "alice", "bob", "alice")):
+        bridge.enqueue(world.stored(account=f"{name}@localhost", path=f"/{number}"))
+    assert len(world.pool.requests) == 3
+    bridge.forget_account("alice@localhost")
+    world.pool.answer(503)
+    world.pool.answer(200)
+    world.clock.advance(400.0)
+    assert len(world.pool.requests) == 3
+    bridge.enqueue(world.stored(created=NOW + 400.0))
+    assert len(world.pool.requests) == 4
+    world.pool.answer(200)
+    world.clock.advance(0)
+    assert (bridge.in_flight, bridge.queued, world.rows()) == (0, 0, ())
+
+
 def test_a_bug_in_the_way_out_is_no_loss(world, log):
     """An unexpected exception is logged, and the delivery tried again."""
     bridge = world.bridge()

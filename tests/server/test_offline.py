@@ -1,9 +1,10 @@
 """Handing over offline messages while the disk is slow and sessions come and go."""
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
+from xmpppush.errors import StorageError
 from xmpppush.server.offline import PORTION, OfflineMessages
 from xmpppush.testing.builders import an_offline_message
 from xmpppush.testing.sessions import stanza_of
@@ -62,12 +63,12 @@ def messages():
 
 @pytest.fixture
 def offline(messages, rerouted):
-    return OfflineMessages(messages, Clock(), lambda stanza: rerouted.append(str(stanza.body)))
+    return OfflineMessages(messages, Clock(), lambda held: rerouted.append(str(held.stanza.body)))
 
 
 def send(offline, session, body):
     xml = f"<message><body>{body}</body></message>"
-    offline.send(session, stanza_of(xml), xml)
+    return offline.send(session, stanza_of(xml), xml)
 
 
 def test_what_arrives_meanwhile_comes_afterwards(offline, messages):
@@ -130,6 +131,37 @@ def test_a_client_that_does_not_read_loses_nothing(offline, messages):
     assert [row.id for row in messages.rows] == [4]
     session.reading.callback(False)
     assert [row.id for row in messages.rows] == [4]
+
+
+def test_what_somebody_else_got_is_not_routed_anew(offline, rerouted):
+    """The account's other session would show it twice."""
+    session = Session()
+    offline.flush(session)
+    send(offline, session, "both").elsewhere = True
+    send(offline, session, "one")
+    offline.gone(session)
+    assert rerouted == ["one"]
+
+
+def test_what_the_disk_cannot_forget_is_not_handed_over_twice(offline, messages):
+    """A full disk takes no deletes either; they are made up for with the next session."""
+    messages.rows.append(an_offline_message(id=3, xml=LONG))
+    messages.rows.append(an_offline_message(id=4, xml="<message><body>four</body></message>"))
+    forget, messages.forget = messages.forget, lambda ids: fail(StorageError("disk is full"))
+    first, second, third = Session(), Session(), Session()
+    offline.flush(first)
+    messages.answer()
+    assert first.got == ["one", "two", "x" * PORTION, "four"]
+    offline.gone(first)
+    offline.flush(second)
+    messages.answer()
+    assert second.got == []
+    messages.forget = forget
+    messages.rows.append(an_offline_message(id=5, xml="<message><body>five</body></message>"))
+    offline.flush(third)
+    messages.answer()
+    assert third.got == ["five"]
+    assert messages.rows == []
 
 
 def test_a_failing_disk_does_not_hold_the_new_ones_back(offline, messages):

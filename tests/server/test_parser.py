@@ -295,6 +295,20 @@ def test_names_are_not_kept_without_limit():
     assert taken < 20 * MAX_NAMES
 
 
+def test_prefixes_are_not_kept_without_limit():
+    """Nor are there more and more prefixes, which expat never forgets either."""
+    stanzas = (b"<message xmlns:p%d='u'><b xmlns:q%d='u'/></message>" % (n, n) for n in range(20_000))
+    found, taken, _ = _limited(Reader(262144), stanzas)
+    assert found == "policy-violation"
+    assert taken < 20 * MAX_NAMES
+
+
+def test_one_namespace_may_be_declared_for_ever(reader):
+    """What is declared again and again is one name."""
+    reader.feed(b"<message xmlns:p='urn:p'><p:b xmlns='urn:b'/></message>" * 10_000)
+    assert len(reader.stanzas) == 10_000
+
+
 def _limited(reader: Reader, segments: Iterator[bytes]) -> tuple[str | None, int, float]:
     """Feed until it is refused: condition, octets taken, CPU seconds."""
     taken = 0

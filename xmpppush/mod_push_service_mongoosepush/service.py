@@ -134,6 +134,8 @@ class MongoosePushBridge(Service):
         self._load_call: IDelayedCall | None = None
         self._gone_while_loading: set[int] | None = None
         self._stopped: Deferred[None] | None = None
+        # When an account was removed: what is in memory of it from before is sent no more.
+        self._removed: dict[str, float] = {}
 
     @property
     def in_flight(self) -> int:
@@ -178,6 +180,18 @@ class MongoosePushBridge(Service):
                 self._firsts[delivery.id] = first
         self._pump()
 
+    def forget_account(self, account: str) -> None:
+        """The account was removed, and its rows with it: send nothing of it that was there before."""
+        self._removed[account] = self._clock.seconds()
+
+    def _is_void(self, delivery: Delivery) -> bool:
+        removed = self._removed.get(delivery.account)
+        return removed is not None and delivery.created <= removed
+
+    def _drop(self, delivery: Delivery) -> None:
+        self._settle(delivery.id)
+        self._tell_first(delivery, GivenUp("the account was removed"))
+
     # Sending.
 
     def _pump(self) -> None:
@@ -188,6 +202,10 @@ class MongoosePushBridge(Service):
         now = self._clock.seconds()
         try:
             while (delivery := schedule.next(now)) is not None:
+                if self._removed and self._is_void(delivery):
+                    schedule.finished(delivery, now, answered=False)
+                    self._drop(delivery)
+                    continue
                 if self._policy.is_too_old(now - delivery.created):
                     schedule.finished(delivery, now, answered=False)
                     self._give_up(delivery, "too old")
@@ -240,6 +258,11 @@ class MongoosePushBridge(Service):
     def _conclude(self, delivery: Delivery, error: DeliveryError, answered: bool = True) -> None:
         """Whatever is not delivered."""
         now = self._clock.seconds()
+        if isinstance(error, TryLater) and self._is_void(delivery):
+            self._schedule.failed(delivery, error.reason, now, error.after, isinstance(error, Unreachable))
+            self._schedule.dropped(delivery, now)
+            self._drop(delivery)
+            return
         if isinstance(error, TryLater):
             error = self._postpone(delivery, error, now)
         else:

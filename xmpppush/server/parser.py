@@ -316,7 +316,7 @@ class StreamParser:
     def _header(self, element: Element) -> None:
         element.defaultUri = self._default
         self._root = element
-        self._expat.StartNamespaceDeclHandler = None
+        self._expat.StartNamespaceDeclHandler = _declared
         self._stanza_start = self._expat.CurrentByteIndex
         self._started(element)
         if self._stopped:
@@ -385,6 +385,10 @@ class StreamParser:
 
 
 _new = Element.__new__
+
+
+def _declared(prefix: str | None, uri: str | None) -> None:
+    """Nothing to do, but pyexpat has put both among the names: expat never forgets a prefix either."""
 
 
 def _split(name: str) -> _Name:
