@@ -57,6 +57,13 @@ def test_one_probe_when_the_time_has_come():
     assert breaker.is_open
 
 
+def test_a_clock_that_is_set_back_does_not_put_the_probe_off():
+    """No wait is longer than the cap."""
+    breaker = opened(a_breaker(), 100_000.0)
+    assert not breaker.may_probe(100_000.0 - 200.0)
+    assert breaker.may_probe(5.0)
+
+
 def test_each_probe_that_fails_doubles_the_wait_up_to_the_cap():
     """With jitter, and the same for any kind of failure."""
     breaker, now, waits = opened(a_breaker(cap=10.0)), 0.0, []

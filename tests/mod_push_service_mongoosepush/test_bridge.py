@@ -578,6 +578,7 @@ def test_while_there_is_no_connection_one_push_at_a_time_is_tried(world, log):
     for number in range(30):
         bridge.enqueue(world.stored(path=f"/{number}"), outcomes.append)
     assert len(world.pool.requests) == 1
+    assert bridge.outages == {"fcm": "connection refused"}
     assert [type(outcome) for outcome in outcomes] == [Unreachable, *[TryLater] * 29]
     for seconds in (1.0, 2.0, 4.0):
         world.clock.advance(seconds)
@@ -591,6 +592,7 @@ def test_while_there_is_no_connection_one_push_at_a_time_is_tried(world, log):
     assert bridge.outcomes == {"postponed": 4, "delivered": 30}
     assert sorted({path for path, _ in world.pool.requests}) == sorted(f"/{number}" for number in range(30))
     assert len(log) == 0  # the pool says it
+    assert bridge.outages == {}
     assert world.clock.getDelayedCalls() == []
 
 

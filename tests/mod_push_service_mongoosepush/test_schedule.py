@@ -352,6 +352,18 @@ def test_rows_of_an_earlier_life_keep_their_time():
     assert schedule.failed(delivery, "503", 5.0) == 4  # the back-off goes on where it was
 
 
+def test_a_clock_that_is_set_back_holds_nothing_long():
+    """Neither the gap between two pushes nor a wait is measured from the future."""
+    schedule = a_schedule()
+    schedule.add(push(1), 5000.0)
+    (first,) = taken(schedule, 5000.0)
+    schedule.add(push(2, sender="carol@localhost"), 1000.0)
+    assert numbers(taken(schedule, 1000.0)) == [2]
+    failed(schedule, first, 5000.0)
+    schedule.add(push(3, "b", attempts=1, next_try=5010.0), 1000.0)
+    assert schedule.wake_time() == 1000.0 + POLICY.cap
+
+
 def test_clear_leaves_what_is_in_flight():
     """Its answers are still counted."""
     schedule = a_schedule(1)

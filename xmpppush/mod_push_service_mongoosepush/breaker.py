@@ -64,7 +64,9 @@ class Breaker:
 
     def may_probe(self, now: float) -> bool:
         """Is it time for the probe, and none on its way?"""
-        return self.until is not None and now >= self.until
+        until = self.until
+        # Further off than any wait is long: the clock was set back.
+        return until is not None and (now >= until or until - now > self._policy.cap)
 
     def probe(self) -> None:
         """The probe is sent."""

@@ -245,6 +245,10 @@ class Schedule:
         """A failed one is not to be tried again."""
         self._back(self._devices[delivery.path], delivery.path, now)
 
+    def closed_lanes(self) -> dict[str, str]:
+        """Services that are left alone at the moment, and why."""
+        return {service: lane.breaker.reason for service, lane in self._lanes.items() if lane.breaker.is_open}
+
     def is_held_up(self, delivery: Delivery) -> bool:
         """Does it wait for another try or an open breaker, and not just for its turn?"""
         device = self._devices.get(delivery.path)
@@ -335,9 +339,11 @@ class Schedule:
     def _place(self, device: Device, now: float) -> None:
         """Find the state of an idle device with something in its queue."""
         if device.not_before > now:
+            # No wait is longer; if this one is, the clock was set back.
+            device.not_before = min(device.not_before, now + self._policy.cap)
             device.state = RETRY
             device.wake = self._wake_at(device.not_before, device)
-        elif device.in_flight and now < device.started + GAP:
+        elif device.in_flight and 0 <= now - device.started < GAP:
             device.state = HELD
             device.wake = self._wake_at(device.started + GAP, device)
         else:

@@ -147,6 +147,11 @@ class MongoosePushBridge(Service):
         """Deliveries in memory that wait for their turn or for another try."""
         return self._schedule.queued
 
+    @property
+    def outages(self) -> dict[str, str]:
+        """Services (fcm, apns) to which nothing is sent at the moment but probes, and why."""
+        return self._schedule.closed_lanes()
+
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
         target = self._targets.of(publish.options)
