@@ -188,9 +188,15 @@ class IMessageStore(Interface):
             OfflineFull: ``limit`` messages wait for this account already; nothing is stored.
         """
 
-    def waiting(account: str) -> "Deferred[tuple[OfflineMessage, ...]]":
+    def waiting(
+        account: str, after: int = 0, limit: int | None = None
+    ) -> "Deferred[tuple[OfflineMessage, ...]]":
         """
-        The account's offline messages in the order they were kept.
+        The account's offline messages in the order they were kept, which is that of their ``id``.
+
+        Args:
+            after: Only those with a higher ``id``.
+            limit: So many at the most.
 
         Ordered behind every `keep` called before it, though that may not have fired yet.
         """

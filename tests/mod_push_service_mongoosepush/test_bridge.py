@@ -532,6 +532,24 @@ def test_stop_waits_for_what_is_in_flight(world):
     assert len(world.pool.requests) == 3
 
 
+@pytest.mark.parametrize("limit", [{"max_attempts": 1}, {"ttl": 10.0}])
+def test_what_a_stop_cuts_off_is_not_given_up(world, log, limit):
+    """It was not the push service that failed; the next start tries it, for the last time perhaps."""
+    bridge = world.bridge(**limit)
+    delivery = world.stored()
+    bridge.enqueue(delivery)
+    world.clock.advance(9.9)
+    stopped = bridge.stopService()
+    world.pool.fail(TryLater("stopping"))
+    world.clock.advance(0)
+    assert stopped.called
+    assert lines(log) == []
+    (row,) = world.rows()
+    assert row.next_try <= world.clock.seconds()
+    world.bridge(**limit)
+    assert len(world.pool.requests) == 2
+
+
 def test_stop_does_not_wait_for_ever(world):
     """A push service that does not answer: the row stays for the next start."""
     bridge = world.bridge()

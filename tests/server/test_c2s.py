@@ -267,7 +267,7 @@ def test_bad_headers(listener, log, header, condition):
     assert peer.header["from"] in listener.host.domains
     assert_closed(peer)
     assert len(log) == 1
-    assert log[0].startswith(f"stream of nobody yet at 192.0.2.1 refused: {condition}")
+    assert log[0].startswith(f"stream of a client without login at 192.0.2.1 refused: {condition}")
 
 
 def test_missing_to_means_the_only_domain(listener):
@@ -650,6 +650,22 @@ def test_bind_of_a_resource_that_is_none(listener):
     peer = listener.log_in()
     listener.host.problem = BadJid("not a JID")
     assert stanza_error_of(peer.bind("a")) == ("modify", "bad-request")
+
+
+@pytest.mark.parametrize("end", ["close", "lost", "abandon"])
+def test_who_waits_for_a_client_to_read_finds_it_unbound(listener, end):
+    """Or they would send it what they hold, and that would be lost: it can go elsewhere now."""
+    session = listener.bind().protocol
+    session.pauseProducing()
+    seen = []
+    session.flushed().addCallback(lambda on_its_way: seen.append((on_its_way, list(listener.host.unbound))))
+    if end == "close":
+        session.close()
+    elif end == "lost":
+        session.connectionLost()
+    else:
+        session.send_xml("x" * 5 * 1024 * 1024)
+    assert seen == [(False, [session])]
 
 
 def test_a_stream_error_of_the_client_ends_the_stream(listener, log):

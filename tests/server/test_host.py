@@ -330,6 +330,18 @@ def test_a_message_that_was_read_is_not_bounced(world, fault, monkeypatch):
     assert len(desk.sent) == 2
 
 
+def test_a_message_that_is_stored_is_not_bounced(world, monkeypatch):
+    """Whatever happens behind the commit: the next start sends the push."""
+
+    def broken(delivery):
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(world.pushes, "enqueue", broken)
+    world.pushes.wanted = True
+    assert world.session(BOB, "x").says(chat(ALICE)) == []
+    assert bodies(world.waiting()) == ["Hi"]
+
+
 def test_a_faulty_plugin_costs_the_push_and_not_the_message(world):
     """Said in the log, with its traceback."""
     world.pushes.nodes = lambda sessions: 1 / 0

@@ -35,6 +35,7 @@ MAX_IDLE_TIME = 30.0
 # After so many seconds the next address of a name is tried, too: "localhost" is often ::1 first and
 # the server on 127.0.0.1.
 ATTEMPT_DELAY = 0.05
+MAX_GRACE = 1.0  # seconds that an answer may come late because we do
 # Headers that the agent writes itself (RFC 9112 sections 3.2, 6 and 9.3).
 _OWN_HEADERS = frozenset((b"content-length", b"connection", b"transfer-encoding"))
 
@@ -381,8 +382,10 @@ class PooledAgent:
         self._give_up(unsent)
         if sent:
             # A reactor that stood still runs its timers before it reads, and the answers may be in the
-            # sockets: who gave up now would have them sent twice. One more turn reads them.
-            self.clock.callLater(0, self._give_up, sent)
+            # sockets: who gave up now would have them sent twice. One more turn reads them, and as long
+            # as we are late ourselves (or the clock was put forward), others may need a moment, too.
+            late = now - sent[0].deadline
+            self.clock.callLater(min(late, MAX_GRACE), self._give_up, sent)
 
     def _give_up(self, exchanges: Sequence[Exchange]) -> None:
         for exchange in exchanges:

@@ -336,8 +336,11 @@ class MongoosePushBridge(Service):
         age = now - delivery.created
         delay = self._policy.delay_after(attempts, error.after, self._random.random(), age, in_a_row)
         if delay is None:
-            schedule.dropped(delivery, now)
-            return self._give_up(delivery, error.reason, attempts)
+            if self.running:
+                schedule.dropped(delivery, now)
+                return self._give_up(delivery, error.reason, attempts)
+            # Most likely our stopping cut it off, which says nothing about the notification.
+            delay = 0.0
         self.outcomes["postponed"] += 1
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1

@@ -113,7 +113,7 @@ class C2SConnection(XMPPStream):
     def streamRefused(self, fault: StreamFault) -> None:
         self._log.info(
             "stream of {user} at {address} refused: {reason}",
-            user=self.full or self.account or "nobody yet",
+            user=self.full or self.account or "a client without login",
             address=self.address,
             reason=str(fault),
         )

@@ -244,7 +244,7 @@ class XMPPServer:
             return
         # From here on it waits for the disk.
         kept = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallback(self._kept).addErrback(failed, stanza)
+        kept.addCallbacks(self._kept, failed, errbackArgs=(stanza,)).addErrback(self._push_failed, stanza)
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -255,7 +255,7 @@ class XMPPServer:
         if failure.check(StorageError):
             self._log.warn("push for {account} is lost: {reason}", account=account, reason=str(failure.value))
         else:
-            self._log.failure("push for {account} is lost", failure=failure, account=account)
+            self._log.failure("push for {account} failed", failure=failure, account=account)
 
     def _failed(self, failure: Failure, stanza: Element) -> None:
         error = failure.value

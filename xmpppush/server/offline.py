@@ -5,6 +5,7 @@ A session that just became present gets the stored messages first. What arrives 
 held back, so that the order stays the sender's.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
@@ -21,6 +22,8 @@ from xmpppush.xep.times import stamp_of
 from xmpppush.xep.xml import to_xml
 
 PORTION = 64 * 1024
+BATCH = 16  # messages read from the storage at a time
+MAX_HELD = 4 * 1024 * 1024  # characters held back for a session that does not read
 
 
 def with_delay(stanza: Element, server: str, now: float) -> str:
@@ -88,6 +91,7 @@ class OfflineMessages:
         self._clock = clock
         self._reroute = reroute
         self._held: dict[ISession, list[Held]] = {}
+        self._held_size: Counter[ISession] = Counter()
         # Account to the session that became present while another one of it was being served.
         self._busy: dict[str, ISession | None] = {}
         # Rows that were handed over and are still there, as the disk is full or broken.
@@ -104,6 +108,11 @@ class OfflineMessages:
             if before is not None:
                 held = Held(stanza)
                 before.append(held)
+                size = self._held_size[session]
+                self._held_size[session] = size + len(xml)
+                if size <= MAX_HELD < size + len(xml):
+                    # Not now: whoever routes this message does not expect its sessions to go.
+                    self._clock.callLater(0, self._throw_out, session)
                 return held
         session.send_xml(xml)
         return None
@@ -120,26 +129,34 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
-            waiting: Sequence[OfflineMessage] = await self._messages.waiting(account)
-            if self._handed:
-                waiting = await self._without_handed(waiting)
-            for portion in portions(waiting):
-                if session not in self._held:
-                    break
-                for message in portion:
-                    session.send_xml(message.xml)
-                # A client that reads slowly, or not at all, does not cost what it has not got yet.
-                if not await session.flushed():
-                    break
-                await self._forget([message.id for message in portion])
+            after, more = 0, True
+            while more:
+                batch = await self._messages.waiting(account, after, BATCH)
+                more = await self._hand_over(session, batch) and len(batch) == BATCH
+                after = batch[-1].id if batch else 0
         except Exception:
             self._log.failure("offline messages of {account} could not be handed over", account=account)
         finally:
             next_one = self._busy.pop(account)
-            for held in self._held.pop(session, ()):
+            for held in self._no_longer_held(session):
                 session.send(held.stanza)
             if next_one is not None:
                 self.flush(next_one)  # finds nothing, unless the first one went away too early
+
+    async def _hand_over(self, session: ISession, waiting: Sequence[OfflineMessage]) -> bool:
+        """False where the session ended meanwhile."""
+        if self._handed:
+            waiting = await self._without_handed(waiting)
+        for portion in portions(waiting):
+            if session not in self._held:
+                return False
+            for message in portion:
+                session.send_xml(message.xml)
+            # A client that reads slowly, or not at all, does not cost what it has not got yet.
+            if not await session.flushed():
+                return False
+            await self._forget([message.id for message in portion])
+        return session in self._held
 
     async def _forget(self, ids: Sequence[int]) -> None:
         self._handed.update(ids)
@@ -159,6 +176,15 @@ class OfflineMessages:
         """The session ended: what was held for it goes where it would go now."""
         if self._busy.get(session.account) is session:
             self._busy[session.account] = None
-        for held in self._held.pop(session, ()):
+        for held in self._no_longer_held(session):
             if not held.elsewhere:
                 self._reroute(held)
+
+    def _no_longer_held(self, session: ISession) -> Sequence[Held]:
+        self._held_size.pop(session, None)
+        return self._held.pop(session, ())
+
+    def _throw_out(self, session: ISession) -> None:
+        if session in self._held:
+            self._log.info("{user} does not read what it gets: disconnected", user=session.full)
+            session.close("resource-constraint", "too much waits for you to read")

@@ -401,6 +401,20 @@ async def messages_are_limited_an_account(storage: Any) -> None:
 
 
 @check
+async def messages_are_read_a_few_at_a_time(storage: Any) -> None:
+    """From a row number on, in order, as many as wanted."""
+    for number in range(5):
+        await storage.messages.keep(an_offline_message(xml=f"<message id='{number}'/>"), (), 9)
+        await storage.messages.keep(an_offline_message(account=BOB), (), 9)
+    everything = await storage.messages.waiting(ALICE)
+    first = await storage.messages.waiting(ALICE, limit=2)
+    rest = await storage.messages.waiting(ALICE, first[-1].id, 9)
+    assert len(first) == 2
+    assert first + rest == everything
+    assert await storage.messages.waiting(ALICE, rest[-1].id, 9) == ()
+
+
+@check
 async def messages_make_room_when_they_are_forgotten(storage: Any) -> None:
     """What was delivered does not count; forgetting twice is no error."""
     await storage.messages.keep(an_offline_message(), (), 1)
