@@ -407,6 +407,7 @@ def test_pushes_of_foreign_servers_are_under_the_pubsub_host():
     bridge.startService()
     (delivery,) = now(world.storage.messages.keep(None, [a_delivery(account="", created=NOW)], 0))
     bridge.enqueue(delivery)
+    world.clock.advance(1)
     world.trace.flush()
     (note,) = now(world.storage.traces.of("pubsub.localhost", 1))
     assert (note.trace, note.decision) == ("q1", "delivered")

@@ -159,6 +159,10 @@ class TryLater(DeliveryError):
         self.after = after
 
 
+class Unreachable(TryLater):
+    """There was no connection to send it over, so nothing was sent: others need not try for a while."""
+
+
 class Refused(DeliveryError):
     """The push service finds our request wrong; sending it again would not help."""
 

@@ -183,6 +183,7 @@ class Application(MultiService):
             random.SystemRandom(),
             self._unregistered,
             trace=self.trace,
+            collapse=self.config.mod_push is None or self.config.mod_push.collapse,
         )
         self._add(bridge)
         self.bridge = bridge
@@ -238,6 +239,7 @@ class Application(MultiService):
                 trace=self.trace,
                 suspend_retry=section.suspend_retry,
                 batch_window=section.batch_window,
+                workers=section.workers,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace

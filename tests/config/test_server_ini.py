@@ -68,8 +68,6 @@ def test_what_is_commented_out_is_right_too(tmp_path):
         "[mongoosepush:apns:prod]",
         "[mongoosepush:apns:dev]",
         "[admin]",
-        "[mod_push] workers",
-        "[mod_push] collapse",
     ]
 
 

@@ -35,9 +35,6 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
     if config.mod_push is not None:
-        for key in ("workers", "collapse"):
-            if key in given.get("mod_push", ()):
-                yield f"[mod_push] {key}", NO_EFFECT
         if config.mod_push.virtual_pubsub_hosts:
             yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
         if not config.server.domains:

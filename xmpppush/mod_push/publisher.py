@@ -33,6 +33,7 @@ from xmpppush.mod_push.rules import (
     urgent,
     verdict_on,
 )
+from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
     SUSPENDED,
     Delivery,
@@ -87,6 +88,7 @@ class Publisher:
         suspend_retry: float = 86400.0,
         batch_window: float = 0.0,
         trace: ITrace = NO_TRACE,
+        workers: int = 100,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -100,6 +102,7 @@ class Publisher:
         self._suspend_retry = suspend_retry
         self._batches = Batches(batch_window, clock, self._send, self._drop) if batch_window else None
         self._trace = trace
+        self._workers = Workers(workers)
         self._unreachable: set[str] = set()
         self._saving: IDelayedCall | None = None
 
@@ -222,7 +225,14 @@ class Publisher:
     ) -> Delivery:
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
-        return await self._pubsub.accept(self._publish(registration, notification, trace))
+        workers = self._workers
+        if not workers.free:
+            await workers.turn()
+        workers.free -= 1
+        try:
+            return await self._pubsub.accept(self._publish(registration, notification, trace))
+        finally:
+            workers.done()
 
     def _publish(self, registration: Registration, notification: Notification, trace: str = "") -> Publish:
         account = registration.account
