@@ -79,6 +79,13 @@ def test_json_has_the_fields(log):
     assert "secret" not in entry
 
 
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
+    """Twistd ends with it, before it goes into the background."""
+    with pytest.raises(SystemExit) as caught:
+        logs.twistd_stream("no/twistd.log", foreground=False, rundir=str(tmp_path))()
+    assert caught.value.code == f"{tmp_path}/no/twistd.log: cannot be written: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("address", "text"),
     [

@@ -112,7 +112,10 @@ def twistd_stream(logfile: str | None, foreground: bool, rundir: str) -> Callabl
         if logfile == "-" or (not logfile and foreground):
             return sys.stdout
         path = Path(rundir, logfile or "twistd.log").absolute()
-        rotating: Any = LogFile(path.name, str(path.parent), rotateLength=50_000_000, maxRotatedFiles=10)
+        try:
+            rotating: Any = LogFile(path.name, str(path.parent), rotateLength=50_000_000, maxRotatedFiles=10)
+        except OSError as error:
+            raise SystemExit(f"{path}: cannot be written: {error.strerror}") from None
         return cast(IO[Any], rotating)
 
     return open_it
