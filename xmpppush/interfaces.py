@@ -181,6 +181,35 @@ class IMessageStore(Interface):
             OfflineFull: ``limit`` messages wait for this account already; nothing is stored.
         """
 
+    def hand(
+        message: OfflineMessage, deliveries: Sequence[Delivery]
+    ) -> "Deferred[tuple[int, tuple[Delivery, ...]]]":
+        """
+        Store both, the message for the time that a session needs to acknowledge it.
+
+        No limit applies: a session holds only so many. It is one of those that wait, with ``push_due``
+        as it says, until it is forgotten.
+
+        Returns:
+            The message's row number, and the deliveries with theirs.
+        """
+
+    def decided(
+        message_id: int, deliveries: Sequence[Delivery], final: bool
+    ) -> "Deferred[tuple[Delivery, ...]]":
+        """
+        Store the deliveries for a handed message, which may be forgotten by now.
+
+        Args:
+            final: No more pushes are due for it.
+
+        Returns:
+            The deliveries with their row numbers.
+        """
+
+    def due(after: int, limit: int) -> "Deferred[tuple[OfflineMessage, ...]]":
+        """Messages with ``push_due`` and a row number above ``after``, in its order, ``limit`` at the most."""
+
     def waiting(account: str) -> "Deferred[tuple[OfflineMessage, ...]]":
         """
         The account's offline messages in the order they were kept.
