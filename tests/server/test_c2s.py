@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -18,8 +18,9 @@ from xmpppush.config.sections import AuthSection, LimitsSection, ListenSection
 from xmpppush.errors import BadStanza, ConfigError, LimitReached
 from xmpppush.interfaces import IAuthenticator, ISession, ISessionHost
 from xmpppush.model import ScramKeys
-from xmpppush.server.c2s import C2SConnection, C2SFactory
+from xmpppush.server.c2s import C2SFactory
 from xmpppush.server.sasl import MECHANISMS, derive_keys, fits
+from xmpppush.server.session import Session
 from xmpppush.testing.xmpp import MemoryTransport, StreamPeer, auth, names_of, response
 from xmpppush.xep.namespaces import BIND, SASL, STANZA_ERRORS, STREAMS, TLS
 
@@ -56,23 +57,39 @@ class Host:
 
     def __init__(self) -> None:
         self.stanzas: list[Element] = []
-        self.sessions: list[C2SConnection] = []
-        self.unbound: list[C2SConnection] = []
+        self.sessions: list[Session] = []
+        self.unbound: list[Session] = []
         self.problem: Exception | None = None
 
-    def bind(self, session: C2SConnection, account: str, resource: str | None) -> str:
+    def bind(self, session: Session, account: str, resource: str | None) -> str:
         if self.problem is not None:
             raise self.problem
         self.sessions.append(session)
         return resource or "generated"
 
-    def unbind(self, session: C2SConnection) -> None:
+    def unbind(self, session: Session) -> None:
         self.unbound.append(session)
 
-    def stanza(self, session: C2SConnection, stanza: Element) -> None:
+    def stanza(self, session: Session, stanza: Element) -> "Deferred[None] | None":
         if self.problem is not None:
             raise self.problem
         self.stanzas.append(stanza)
+        return None
+
+    def enabled(self, session: Session) -> None:
+        pass
+
+    def resumable(self, account: str, resumption_id: str) -> "tuple[Session | None, int | None]":
+        return None, None
+
+    def acknowledged(self, session: Session, what: Sequence[object]) -> None:
+        pass
+
+    def broken(self, session: Session) -> None:
+        pass
+
+    def overdue(self, session: Session) -> None:
+        pass
 
 
 class Certificates:
@@ -181,9 +198,9 @@ def assert_closed(peer: StreamPeer) -> None:
 
 
 def test_it_is_what_it_promises(listener):
-    """The connection is an ISession that learns about the end of a TLS handshake."""
+    """The connection learns about the end of a TLS handshake, and its session is an ISession."""
     connection = listener.bind().protocol
-    verifyObject(ISession, connection)
+    verifyObject(ISession, connection.session)
     verifyObject(IHandshakeListener, connection)
     verifyObject(ISessionHost, listener.host)
     verifyObject(IAuthenticator, listener.authenticator)
@@ -400,7 +417,7 @@ def test_plain(listener):
     assert (success.uri, success.name, success.children) == (SASL, "success", [])
     peer.open()
     features = peer.receive_one()
-    assert list(names_of(features)) == ["bind", "session"]
+    assert list(names_of(features)) == ["bind", "session", "sm", "csi"]
     assert list(names_of(features.session)) == ["optional"]
 
 
@@ -767,7 +784,9 @@ def test_answers_need_no_child(listener, client):
         ("<message xmlns='jabber:server'/>", "invalid-namespace"),
         ("<message xmlns=''/>", "invalid-namespace"),
         ("<note/>", "unsupported-stanza-type"),
-        ("<enable xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
+        ("<r xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
+        ("<a xmlns='urn:xmpp:sm:3' h='0'/>", "unsupported-stanza-type"),
+        ("<asleep xmlns='urn:xmpp:csi:0'/>", "unsupported-stanza-type"),
         (auth("PLAIN", "\0bob\0secret"), "unsupported-stanza-type"),
         ("<message><body></message>", "not-well-formed"),
         ("<message><!-- --></message>", "restricted-xml"),
@@ -784,7 +803,7 @@ def test_what_is_no_stanza(listener, client, log, xml, condition):
     assert_closed(client)
     assert len(log) == 1
     assert listener.host.stanzas == []
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
 
 
 def test_stanza_size_after_login():
@@ -844,10 +863,10 @@ def test_client_that_does_not_read(listener, client, log):
     for _ in range(42):
         client.protocol.send_xml("x" * 100_000)
     assert client.transport.aborting
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
     assert len(log) == 1
     client.lose_connection()
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
 
 
 # the end
@@ -858,7 +877,7 @@ def test_client_says_goodbye(listener, client, log):
     client.send("</stream:stream>")
     client.receive()
     assert_closed(client)
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
     client.lose_connection()
     assert listener.factory.connections == set()
     assert listener.clock.getDelayedCalls() == []
@@ -868,7 +887,7 @@ def test_client_says_goodbye(listener, client, log):
 def test_connection_that_breaks(listener, client):
     """The host learns of it once."""
     client.lose_connection()
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
     client.protocol.send_xml("<late/>")
     assert client.transport.value() == b""
 
@@ -907,7 +926,7 @@ def test_client_that_sends_on_after_the_end(listener, client):
 def test_unbound_before_anything_is_lost(listener, client):
     """With the goodbye the session is no place for messages any more."""
     client.protocol.close("conflict")
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
 
 
 # pace

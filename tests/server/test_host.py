@@ -19,6 +19,8 @@ ALICE, BOB = "alice@localhost", "bob@localhost"
 class Pushes:
     """An IPushDecider that wants a push for each message to an account without sessions."""
 
+    push_on_broken_stream = False
+
     def __init__(self):
         self.sent = []
         self.wanted = False

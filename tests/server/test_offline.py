@@ -4,7 +4,9 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from xmpppush.server.handed import HandedMessages
 from xmpppush.server.offline import PORTION, OfflineMessages
+from xmpppush.server.resources import Resources
 from xmpppush.testing.builders import an_offline_message
 from xmpppush.testing.sessions import stanza_of
 
@@ -41,7 +43,9 @@ class Session:
     def send(self, stanza):
         self.got.append(str(stanza.body))
 
-    def send_xml(self, xml):
+    managed = False
+
+    def send_xml(self, xml, what=None):
         self.send(stanza_of(xml))
 
     def flushed(self):
@@ -62,7 +66,8 @@ def messages():
 
 @pytest.fixture
 def offline(messages, rerouted):
-    return OfflineMessages(messages, Clock(), lambda stanza: rerouted.append(str(stanza.body)))
+    handed = HandedMessages(messages, Resources(), None, Clock())
+    return OfflineMessages(messages, Clock(), lambda stanza: rerouted.append(str(stanza.body)), handed)
 
 
 def send(offline, session, body):

@@ -15,6 +15,8 @@ class Connected(Protocol):
 
     resource: str
     priority: int | None
+    hibernated: bool
+    answering: bool
 
 
 def body_of(message: Element) -> str | None:
@@ -70,9 +72,22 @@ def redacted(notification: Notification, include_body: bool, include_sender: boo
     return evolve(notification, summary=summary)
 
 
+def reads(session: Connected) -> bool:
+    """
+    Does somebody get messages there: available, priority not negative (RFC 6121 section 8.5.2.1), and not
+    a client whose stream is broken or that owes an acknowledgement for too long (XEP-0198)?
+    """
+    return (
+        session.priority is not None
+        and session.priority >= 0
+        and not session.hibernated
+        and session.answering
+    )
+
+
 def has_reader(sessions: Iterable[Connected]) -> bool:
-    """Is anybody there who gets messages: available, priority not negative?"""
-    return any(session.priority is not None and session.priority >= 0 for session in sessions)
+    """Is anybody there who gets messages?"""
+    return any(reads(session) for session in sessions)
 
 
 def to_notify(
@@ -90,9 +105,5 @@ def to_notify(
         return registrations
     if notify == "account-offline":
         return () if has_reader(sessions.values()) else registrations
-    reading = {
-        resource
-        for resource, session in sessions.items()
-        if session.priority is not None and session.priority >= 0
-    }
+    reading = {resource for resource, session in sessions.items() if reads(session)}
     return tuple(registration for registration in registrations if registration.resource not in reading)

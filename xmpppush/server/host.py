@@ -7,7 +7,10 @@ is what is done about it.
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,26 +22,31 @@ from xmpppush.coroutines import start
 from xmpppush.errors import LimitReached, OfflineFull, StorageError
 from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISession, ISessionHost
 from xmpppush.jids import JID, parse_jid
-from xmpppush.model import Delivery
+from xmpppush.model import Delivery, OfflineMessage
+from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.server.handlers import DomainHandlers
-from xmpppush.server.offline import OfflineMessages
+from xmpppush.server.offline import OfflineMessages, delayed
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.rules import Otherwise, is_present, is_worth_storing, message_type, plan_message
+from xmpppush.server.sm import StreamManagement
 from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import to_xml
 
+MAX_REMEMBERED = 10_000  # sessions that are over
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
 
 
 @implementer(ISessionHost)
-class XMPPServer:
+class XMPPServer(Service):
     """
-    The served domains.
+    The served domains. Stopped before the listeners, it makes no pushes for clients that it disconnects.
 
     Args:
         push: What decides on notifications, ``None`` without ``[mod_push]``.
         offline_limit: ``[limits] offline_messages_per_user``.
+        ack_timeout: ``[c2s] ack_timeout``: so long a client that lost its session has to come back before
+            there is a push for what that left behind.
     """
 
     _log = Logger()
@@ -54,7 +62,9 @@ class XMPPServer:
         push: IPushDecider | None,
         clock: IReactorTime,
         offline_limit: int = 1000,
+        ack_timeout: float = 60.0,
     ) -> None:
+        self.setName("sessions")
         self.domains = frozenset(domains)
         self.resources = resources
         self._router = router
@@ -64,9 +74,31 @@ class XMPPServer:
         self._push = push
         self._clock = clock
         self._offline_limit = offline_limit
-        self._offline = OfflineMessages(messages, clock, router.route)
+        self._ack_timeout = ack_timeout
+        self._stopping = False
+        self._recovery: Any = None
+        self._handed = HandedMessages(messages, resources, push, clock)
+        self._offline = OfflineMessages(messages, clock, router.route, self._handed)
+        self._resumable: dict[str, Any] = {}
+        # Sessions that are over, by their id: account and counters, for who resumes too late.
+        self._over: dict[str, tuple[str, StreamManagement]] = {}
         for domain in self.domains:
             router.routes[domain] = self
+
+    # The service.
+
+    def startService(self) -> None:
+        super().startService()
+        if self._push is not None:
+            # Clients that were connected before have the time to come back.
+            self._recovery = self._clock.callLater(self._ack_timeout, self._handed.recover)
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._stopping = True
+        if self._recovery is not None and self._recovery.active():
+            self._recovery.cancel()
+        self._handed.stop()
 
     # The connection's side: ISessionHost.
 
@@ -82,43 +114,103 @@ class XMPPServer:
         before = sessions.get(resource)
         if before is not None:
             # RFC 6120 section 7.7.2.2: most likely it is the same client, back before its old
-            # connection was found to be dead.
-            self.unbind(before)
+            # connection was found to be dead. No push for what it fetches in a moment.
+            self._end(before, self._ack_timeout)
             before.close("conflict", "Replaced by a new connection")
         self.resources.add(account, resource, session)
         return resource
 
     def unbind(self, session: ISession) -> None:
+        self._end(session, 0.0)
+
+    def _end(self, session: ISession, push_after: float) -> None:
         if not self.resources.remove(session.account, session.resource, session):
             return
-        was_available = session.priority is not None
-        self._offline.gone(session)
-        if was_available:
+        self._no_longer_resumable(session)
+        held = self._offline.gone(session)
+        left = session.end()
+        if session.priority is not None:
             gone = Element((None, "presence"))
             gone["from"] = session.full
             gone["type"] = "unavailable"
             self._broadcast(session, gone)
+        if left or held:
+            self._undelivered(session, left, held, push_after)
 
-    def stanza(self, session: ISession, stanza: Element) -> None:
+    def _undelivered(
+        self, session: ISession, left: Sequence[Any], held: Sequence[Handed], push_after: float
+    ) -> None:
+        """What a session took along goes to others, to storage, or back (XEP-0198 section 4)."""
+        messages = [what for what in left if isinstance(what, Handed)]
+        due = self._handed.ended(session, [*messages, *held])
+        if self._stopping:
+            return
+        for other in self.resources.of(session.account).values():
+            if is_present(other):
+                self._offline.flush(other)
+                break
+        if push_after:
+            self._handed.push_later(push_after, due)
+        else:
+            self._handed.push(due)
+        for what in left:
+            if isinstance(what, Element):
+                self._answer(what, StanzaError("service-unavailable"))
+
+    def enabled(self, session: ISession) -> None:
+        if session.sm.id:
+            self._resumable[session.sm.id] = session
+
+    def _no_longer_resumable(self, session: ISession) -> None:
+        if session.managed and self._resumable.pop(session.sm.id, None) is not None:
+            self._over[session.sm.id] = session.account, session.sm
+            if len(self._over) > MAX_REMEMBERED:
+                del self._over[next(iter(self._over))]
+
+    def resumable(self, account: str, resumption_id: str) -> tuple[ISession | None, int | None]:
+        session = self._resumable.get(resumption_id)
+        if session is not None and session.account == account:
+            return session, session.sm.handled
+        owner, sm = self._over.get(resumption_id, ("", None))
+        return None, sm.handled if sm is not None and owner == account else None
+
+    def acknowledged(self, session: ISession, what: Sequence[object]) -> None:
+        for each in what:
+            if isinstance(each, Handed):
+                self._handed.acknowledged(session, each)
+
+    def broken(self, session: ISession) -> None:
+        session.hibernate()
+        if self._push is not None and self._push.push_on_broken_stream:
+            self._push_unacknowledged(session)
+
+    def overdue(self, session: ISession) -> None:
+        self._push_unacknowledged(session)
+
+    def _push_unacknowledged(self, session: ISession) -> None:
+        self._handed.push(what for what in session.unacknowledged() if isinstance(what, Handed))
+
+    def stanza(self, session: ISession, stanza: Element) -> "Deferred[Any] | None":
         if stanza.name == "presence" and "to" not in stanza.attributes:
             self._own_presence(session, stanza)
-            return
+            return None
         if "to" not in stanza.attributes:
             # RFC 6120 section 10.3: meant for the sender's own account.
             stanza["to"] = session.account
-        self._router.route(stanza)
+        return self._router.route(stanza)
 
     # The router's side.
 
-    def send(self, stanza: Element) -> None:
-        """A stanza for a served domain or somebody there."""
+    def send(self, stanza: Element) -> "Deferred[Any] | None":
+        """A stanza for a served domain or somebody there; returns as `ISessionHost.stanza`."""
         to = parse_jid(stanza["to"])
         if stanza.name == "message":
-            self._message(stanza, to)
-        elif stanza.name == "iq":
+            return self._message(stanza, to)
+        if stanza.name == "iq":
             self._iq(stanza, to)
         elif stanza.name == "presence":
             self._directed_presence(stanza, to)
+        return None
 
     def _iq(self, stanza: Element, to: JID) -> None:
         if to.resource is None or to.user is None:
@@ -180,24 +272,30 @@ class XMPPServer:
 
     # Messages: the path whose budget DESIGN.md counts.
 
-    def _message(self, stanza: Element, to: JID) -> None:
+    def _message(self, stanza: Element, to: JID) -> "Deferred[Any] | None":
         if to.user is None:
             self._answer(stanza, StanzaError("service-unavailable"))
-            return
-        start(self._deliver(stanza, to), self._failed, stanza)
+            return None
+        return start(self._deliver(stanza, to), self._failed, stanza)
 
-    async def _deliver(self, stanza: Element, to: JID) -> None:
+    async def _deliver(self, stanza: Element, to: JID) -> "Deferred[Any] | None":
+        """Returns what waits for the disk, if anything does."""
         account = to.userhost()
         sessions = self.resources.of(account)
-        plan = plan_message(message_type(stanza), to.resource, sessions)
+        kind = message_type(stanza)
+        plan = plan_message(kind, to.resource, sessions)
+        handed = None
         if plan.sessions:
             xml = to_xml(stanza)
+            if kind in ("chat", "normal") and is_worth_storing(stanza):
+                handed = self._handed.hand(account, xml, plan.sessions)
+            what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
-                self._offline.send(session, stanza, xml)
+                self._offline.send(session, stanza, xml, what)
         elif plan.otherwise is not Otherwise.STORE:
             if plan.otherwise is Otherwise.BOUNCE:
                 self._answer(stanza, StanzaError("service-unavailable"))
-            return
+            return None
         deliveries: Sequence[Delivery] = ()
         if self._push is not None:
             deliveries = await self._push.deliveries_for(account, stanza, sessions)
@@ -205,15 +303,20 @@ class XMPPServer:
         # Whoever has a registration is somebody; only for the others is the account looked up.
         if keep and not deliveries and not sessions and await self._accounts.get(account) is None:
             self._answer(stanza, StanzaError("service-unavailable"))
-            return
+            return None
+        if handed is not None:
+            now = self._clock.seconds()
+            message = OfflineMessage(
+                0, account, delayed(handed.xml, to.host, now), now, handed.pushed is not None
+            )
+            return self._handed.store(handed, message, deliveries).addErrback(self._failed, stanza)
         offline = None
         if keep and is_worth_storing(stanza):
             offline = self._offline.message_for(account, to.host, stanza)
         if offline is None and not deliveries:
-            return
-        # From here on it waits for the disk.
-        kept = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallback(self._kept).addErrback(self._failed, stanza)
+            return None
+        kept: Deferred[Any] = self._messages.keep(offline, deliveries, self._offline_limit)
+        return kept.addCallback(self._kept).addErrback(self._failed, stanza)
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

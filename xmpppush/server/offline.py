@@ -14,6 +14,8 @@ from twisted.words.xish.domish import Element
 
 from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
+from xmpppush.server.handed import Handed, HandedMessages
+from xmpppush.server.sm import MAX_UNACKED
 from xmpppush.xep.times import stamp_of
 from xmpppush.xep.xml import to_xml
 
@@ -28,7 +30,11 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
         server: Domain that kept it.
         now: Seconds since the epoch.
     """
-    xml = to_xml(stanza)
+    return delayed(to_xml(stanza), server, now)
+
+
+def delayed(xml: str, server: str, now: float) -> str:
+    """As `with_delay`, of a message that is XML already."""
     delay = f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp_of(now)}'>Offline storage</delay>"
     return xml.removesuffix("</message>") + delay + "</message>"
 
@@ -51,6 +57,7 @@ class OfflineMessages:
     """
     Args:
         reroute: Takes a held message whose session went away.
+        handed: Keeps track of those that a session acknowledges.
     """
 
     _log = Logger()
@@ -59,12 +66,14 @@ class OfflineMessages:
         self,
         messages: IMessageStore,
         clock: IReactorTime,
-        reroute: Callable[[Element], None],
+        reroute: Callable[[Element], object],
+        handed: HandedMessages,
     ) -> None:
         self._messages = messages
         self._clock = clock
         self._reroute = reroute
-        self._held: dict[ISession, list[Element]] = {}
+        self._handed = handed
+        self._held: dict[ISession, list[tuple[Element, str, object]]] = {}
         # Account to the session that became present while another one of it was being served.
         self._busy: dict[str, ISession | None] = {}
 
@@ -72,14 +81,16 @@ class OfflineMessages:
         now = self._clock.seconds()
         return OfflineMessage(0, account, with_delay(stanza, server, now), now)
 
-    def send(self, session: ISession, stanza: Element, xml: str) -> None:
-        """Send a message to a session, behind what it still waits for."""
+    def send(self, session: ISession, stanza: Element, xml: str, what: object = None) -> None:
+        """Send a message to a session, behind what it still waits for; ``what`` as in `ISession`."""
         if self._held:
             held = self._held.get(session)
             if held is not None:
-                held.append(stanza)
+                held.append((stanza, xml, what))
+                if len(held) > MAX_UNACKED:
+                    session.close("policy-violation", "too many stanzas without an acknowledgement")
                 return
-        session.send_xml(xml)
+        session.send_xml(xml, what)
 
     def flush(self, session: ISession) -> "Deferred[None]":
         """The session became present: it gets what waits, unless another one is getting it now."""
@@ -93,27 +104,54 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
+            self._handed.forget_now()
             for portion in portions(await self._messages.waiting(account)):
                 if session not in self._held:
                     break
-                for message in portion:
-                    session.send_xml(message.xml)
+                sent = self._send_portion(session, portion)
                 # A client that reads slowly, or not at all, does not cost what it has not got yet.
                 if not await session.flushed():
                     break
-                await self._messages.forget([message.id for message in portion])
+                if sent:
+                    self._handed.given(sent)
+                    await self._messages.forget(sent)
         except Exception:
             self._log.failure("offline messages of {account} could not be handed over", account=account)
         finally:
             next_one = self._busy.pop(account)
-            for stanza in self._held.pop(session, ()):
-                session.send(stanza)
+            for _, xml, what in self._held.pop(session, ()):
+                session.send_xml(xml, what)
             if next_one is not None:
                 self.flush(next_one)  # finds nothing, unless the first one went away too early
 
-    def gone(self, session: ISession) -> None:
-        """The session ended: what was held for it goes where it would go now."""
+    def _send_portion(self, session: ISession, portion: Sequence[OfflineMessage]) -> list[int]:
+        """Returns which of them to forget when they are on their way: those nobody acknowledges."""
+        sent = []
+        for message in portion:
+            if session not in self._held:
+                break
+            if session.managed:
+                handed = self._handed.again(message, session)
+                if handed is not None:
+                    session.send_xml(message.xml, handed)
+            elif not self._handed.is_elsewhere(message.id):
+                session.send_xml(message.xml)
+                sent.append(message.id)
+        return sent
+
+    def gone(self, session: ISession) -> list[Handed]:
+        """
+        The session ended: what was held for it goes where it would go now.
+
+        Returns:
+            Those messages of it that are stored already.
+        """
         if self._busy.get(session.account) is session:
             self._busy[session.account] = None
-        for stanza in self._held.pop(session, ()):
-            self._reroute(stanza)
+        stored = []
+        for stanza, _, what in self._held.pop(session, ()):
+            if isinstance(what, Handed):
+                stored.append(what)
+            else:
+                self._reroute(stanza)
+        return stored

@@ -53,6 +53,11 @@ def is_present(session: Any) -> bool:
     return session.priority is not None and session.priority >= 0
 
 
+def is_listening(session: Any) -> bool:
+    """Is a client behind it that answers, as far as anybody knows? Others get a push (XEP-0357)."""
+    return not session.hibernated and session.answering
+
+
 def plan_message(kind: str, resource: str | None, sessions: Mapping[str, Any]) -> Plan:
     """
     Args:

@@ -12,7 +12,7 @@ from xmpppush.xep.namespaces import SM, STANZA_ERRORS
 
 MASK = 0xFFFFFFFF  # counters begin again after 2^32 - 1 (section 4)
 MAX_UNACKED = 5000  # stanzas that wait for one client's acknowledgement
-MAX_UNACKED_SIZE = 2 * 1024 * 1024  # characters of them: a resumed stream gets them all at once
+MAX_UNACKED_SIZE = 1024 * 1024  # characters of them: a resumed stream gets them all at once
 
 
 class BadSMElement(Exception):

@@ -70,4 +70,7 @@ def select_due(cursor: Cursor, after: int, limit: int) -> tuple[OfflineMessage, 
         " WHERE push_due = 1 AND id > ? ORDER BY id LIMIT ?",
         (after, limit),
     )
-    return tuple(OfflineMessage(*row[:4], bool(row[4])) for row in cursor)
+    return tuple(
+        OfflineMessage(number, account, xml, created, bool(due))
+        for number, account, xml, created, due in cursor
+    )

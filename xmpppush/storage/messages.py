@@ -108,7 +108,10 @@ def select_waiting(cursor: Cursor, account: str) -> tuple[OfflineMessage, ...]:
         "SELECT id, account, xml, created, push_due FROM offline_messages WHERE account = ? ORDER BY id",
         (account,),
     )
-    return tuple(OfflineMessage(*row[:4], bool(row[4])) for row in cursor)
+    return tuple(
+        OfflineMessage(number, account, xml, created, bool(due))
+        for number, account, xml, created, due in cursor
+    )
 
 
 def delete_messages(counts: Counts, cursor: Cursor, ids: Sequence[int]) -> None:
