@@ -5,7 +5,7 @@ A connection takes care of everything that one client can do wrong; `ISessionHos
 what they should be, from whom they say.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from random import Random, SystemRandom
 from typing import Any
@@ -63,7 +63,6 @@ class C2SConnection(XMPPStream):
 
     _log = Logger()
     _handshaking = False
-    _ack_wanted: int | None = None
     _failures = 0
     _awaited: "Deferred[Any] | None" = None
     _answer: "Deferred[bytes] | None" = None
@@ -77,6 +76,8 @@ class C2SConnection(XMPPStream):
         self._rate = factory.limits.c2s_stanzas_per_second
         self._tokens = float(BURST * self._rate)
         self._refilled = factory.clock.seconds()
+        # Numbers of the stanzas before each <r/> that is not answered yet.
+        self._acks_wanted: deque[int] = deque()
         super().__init__(factory.host.domains, factory.clock, factory.random)
 
     # The connection.
@@ -377,7 +378,7 @@ class C2SConnection(XMPPStream):
             else:
                 self._enable(session, element)
         elif element.uri == SM and element.name == "r" and session.sm is not None:
-            self._ack_wanted = session.sm.newest
+            self._acks_wanted.append(session.sm.newest)
             self._acknowledge()
         elif element.uri == SM and element.name == "a" and session.sm is not None:
             self._acknowledged(session, element)
@@ -398,10 +399,12 @@ class C2SConnection(XMPPStream):
         """
         Answer ``<r/>`` as soon as what came before it is on disk: what we say we have we never lose.
         """
+        wanted = self._acks_wanted
         management = self.session.sm if self.session is not None else None
-        if self._ack_wanted is None or management is None or not management.is_done(self._ack_wanted):
+        if management is None or not wanted or not management.is_done(wanted[0]):
             return
-        self._ack_wanted = None
+        while wanted and management.is_done(wanted[0]):  # one answer for all of them
+            wanted.popleft()
         self.send_xml(f"<a xmlns='{SM}' h='{management.handled}'/>")
 
     def _acknowledged(self, session: Session, element: Element) -> None:
@@ -492,7 +495,7 @@ class C2SConnection(XMPPStream):
             self._reply_error(stanza, error)
 
     def _stored(self, result: object) -> None:
-        if self._ack_wanted is not None and not self.closed:
+        if self._acks_wanted and not self.closed:
             self._acknowledge()
 
     def _is_own(self, sender: str) -> bool:
