@@ -388,6 +388,7 @@ def test_a_client_that_never_acknowledges_is_disconnected(world, monkeypatch):
     client, bob = world.managed(), world.bind("bob")
     for number in range(7):
         bob.send(chat(str(number)))
+    world.clock.advance(0)
     assert error_of(client)[0] == ["policy-violation"]
     assert bodies(world.bind().receive()) == []
     world.clock.advance(1)
@@ -399,6 +400,7 @@ def test_messages_it_did_not_acknowledge_are_fetched_by_the_next(world, monkeypa
     _client, bob = world.managed(), world.bind("bob")
     for number in range(7):
         bob.send(chat(str(number)))
+    world.clock.advance(0)
     assert world.waiting() == [str(number) for number in range(7)]
     again = world.bind(present=False)
     again.send("<presence/>")

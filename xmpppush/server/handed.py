@@ -9,10 +9,10 @@ each message it is remembered, here and with its row, whether that may still hap
 for a device and message, whether its stream breaks, falls silent, ends, or all of it one after the other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -87,12 +87,24 @@ class HandedMessages:
 
     # Handing over.
 
-    def hand(self, account: str, xml: str, sessions: Sequence[ISession]) -> Handed | None:
-        """A message goes to these sessions; ``None`` where none of them acknowledges anything."""
+    def hand(
+        self,
+        account: str,
+        xml: str,
+        sessions: Sequence[ISession],
+        is_behind: Callable[[ISession], bool],
+    ) -> Handed | None:
+        """
+        A message goes to these sessions; ``None`` where none of them acknowledges anything.
+
+        Args:
+            is_behind: Does that session get it later only?
+        """
         holders = {session for session in sessions if session.managed}
         if not holders:
             return None
-        handed = Handed(account, xml, holders, taken=len(holders) < len(sessions))
+        taken = any(not session.managed and not is_behind(session) for session in sessions)
+        handed = Handed(account, xml, holders, taken)
         if self._push is not None and any(map(is_listening, holders)):
             handed.pushed = set()
         return handed
@@ -146,13 +158,6 @@ class HandedMessages:
         handed = self._by_id.get(message_id)
         return handed is not None and bool(handed.holders)
 
-    def given(self, ids: Iterable[int]) -> None:
-        """Stored messages were given to a session that acknowledges nothing."""
-        for message_id in ids:
-            handed = self._by_id.pop(message_id, None)
-            if handed is not None:
-                handed.done = True
-
     # What becomes of it.
 
     def acknowledged(self, session: ISession, handed: Handed) -> None:
@@ -191,7 +196,7 @@ class HandedMessages:
         if handed.pushed is None:
             self._by_id.pop(handed.id, None)
 
-    # Deleting what was acknowledged, many rows at a time.
+    # Deleting what was delivered, many rows at a time.
 
     def _forget(self, message_id: int) -> None:
         self._acknowledged.append(message_id)
@@ -201,22 +206,41 @@ class HandedMessages:
         elif self._timer is None:
             self._timer = self._clock.callLater(FORGET_AFTER, self.forget_now)
 
-    def forget_now(self) -> None:
-        """Delete what was acknowledged; of what is stored, reading sees the rest from now on."""
+    def forget(self, ids: Sequence[int]) -> "Deferred[None]":
+        """
+        Stored messages were given to a session that acknowledges nothing.
+
+        Fires when they are deleted. Where the disk is full or broken that is tried again later, and nobody
+        gets them until then.
+        """
+        for message_id in ids:
+            handed = self._by_id.pop(message_id, None)
+            if handed is not None:
+                handed.done = True
+        self._acknowledged.extend(ids)
+        self._forgetting.update(ids)
+        return self.forget_now()
+
+    def forget_now(self) -> "Deferred[None]":
+        """Delete what was acknowledged; whoever reads the stored messages from now on sees the rest."""
         if self._timer is not None:
             if self._timer.active():
                 self._timer.cancel()
             self._timer = None
-        if self._acknowledged:
-            ids, self._acknowledged = self._acknowledged, []
-            self._messages.forget(ids).addErrback(self._not_forgotten).addBoth(self._forgotten, ids)
+        if not self._acknowledged:
+            return succeed(None)
+        ids, self._acknowledged = self._acknowledged, []
+        return self._messages.forget(ids).addCallbacks(
+            self._forgotten, self._not_forgotten, (ids,), {}, (ids,)
+        )
 
     def _forgotten(self, result: object, ids: Sequence[int]) -> None:
         self._forgetting.difference_update(ids)
 
-    def _not_forgotten(self, failure: Failure) -> None:
+    def _not_forgotten(self, failure: Failure, ids: Sequence[int]) -> None:
+        self._acknowledged[:0] = ids  # with the next ones
         if not failure.check(StorageError):  # said once by the storage
-            self._log.failure("acknowledged messages could not be deleted", failure=failure)
+            self._log.failure("delivered messages could not be deleted", failure=failure)
 
     def stop(self) -> None:
         """No more waiting."""

@@ -5,6 +5,7 @@ Reading and checking a stanza is the connection's work (``c2s.py``), deciding is
 is what is done about it.
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -25,16 +26,25 @@ from xmpppush.jids import JID, parse_jid
 from xmpppush.model import Delivery, OfflineMessage
 from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.server.handlers import DomainHandlers
-from xmpppush.server.offline import OfflineMessages, delayed
+from xmpppush.server.offline import Held, OfflineMessages, delayed
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
-from xmpppush.server.rules import Otherwise, is_present, is_worth_storing, message_type, plan_message
+from xmpppush.server.rules import (
+    Otherwise,
+    is_listening,
+    is_present,
+    is_worth_storing,
+    message_type,
+    plan_message,
+)
 from xmpppush.server.sm import StreamManagement
 from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import to_xml
 
 MAX_REMEMBERED = 10_000  # sessions that are over
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
+
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,3}")
 
 
 @implementer(ISessionHost)
@@ -78,7 +88,7 @@ class XMPPServer(Service):
         self._stopping = False
         self._recovery: Any = None
         self._handed = HandedMessages(messages, resources, push, clock)
-        self._offline = OfflineMessages(messages, clock, router.route, self._handed)
+        self._offline = OfflineMessages(messages, clock, self._again, self._handed)
         self._resumable: dict[str, Any] = {}
         # Sessions that are over, by their id: account and counters, for who resumes too late.
         self._over: dict[str, tuple[str, StreamManagement]] = {}
@@ -278,27 +288,57 @@ class XMPPServer(Service):
             return None
         return start(self._deliver(stanza, to), self._failed, stanza)
 
-    async def _deliver(self, stanza: Element, to: JID) -> "Deferred[Any] | None":
-        """Returns what waits for the disk, if anything does."""
+    def _again(self, held: Held) -> None:
+        """The session that it was held for is gone: it goes where it would go now."""
+        to = parse_jid(held.stanza["to"])
+        start(self._deliver(held.stanza, to, held.notified), self._failed, held.stanza)
+
+    async def _deliver(
+        self, stanza: Element, to: JID, notified: frozenset[tuple[str, str]] = frozenset()
+    ) -> "Deferred[Any] | None":
+        """
+        Args:
+            notified: Registrations that were told of it before.
+
+        Returns:
+            What waits for the disk, if anything does.
+        """
         account = to.userhost()
         sessions = self.resources.of(account)
         kind = message_type(stanza)
         plan = plan_message(kind, to.resource, sessions)
-        handed = None
+        held = handed = None
         if plan.sessions:
             xml = to_xml(stanza)
             if kind in ("chat", "normal") and is_worth_storing(stanza):
-                handed = self._handed.hand(account, xml, plan.sessions)
+                handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
             what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
-                self._offline.send(session, stanza, xml, what)
+                held = self._offline.send(session, stanza, xml, what) or held
         elif plan.otherwise is not Otherwise.STORE:
             if plan.otherwise is Otherwise.BOUNCE:
                 self._answer(stanza, StanzaError("service-unavailable"))
             return None
+        # Somebody has it: told of an error, the sender would only send it again.
+        failed = self._push_failed if plan.sessions else self._failed
         deliveries: Sequence[Delivery] = ()
         if self._push is not None:
-            deliveries = await self._push.deliveries_for(account, stanza, sessions)
+            try:
+                deliveries = await self._push.deliveries_for(account, stanza, sessions)
+            except StorageError:
+                failed(Failure(), stanza)
+                if handed is None:
+                    return None
+            except Exception:
+                # A plugin's fault, perhaps; the message is none the worse for it.
+                self._push_failed(Failure(), stanza)
+        if notified:
+            deliveries = [
+                delivery for delivery in deliveries if (delivery.pubsub, delivery.node) not in notified
+            ]
+        if held is not None:
+            held.elsewhere = len(plan.sessions) > 1
+            held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
         keep = not plan.sessions
         # Whoever has a registration is somebody; only for the others is the account looked up.
         if keep and not deliveries and not sessions and await self._accounts.get(account) is None:
@@ -309,18 +349,29 @@ class XMPPServer(Service):
             message = OfflineMessage(
                 0, account, delayed(handed.xml, to.host, now), now, handed.pushed is not None
             )
-            return self._handed.store(handed, message, deliveries).addErrback(self._failed, stanza)
+            # In no client's hands, its sender is told that it may get lost.
+            failed = self._push_failed if any(map(is_listening, plan.sessions)) else self._failed
+            return self._handed.store(handed, message, deliveries).addErrback(failed, stanza)
         offline = None
         if keep and is_worth_storing(stanza):
             offline = self._offline.message_for(account, to.host, stanza)
         if offline is None and not deliveries:
             return None
+        # From here on it waits for the disk.
         kept: Deferred[Any] = self._messages.keep(offline, deliveries, self._offline_limit)
-        return kept.addCallback(self._kept).addErrback(self._failed, stanza)
+        kept.addCallbacks(self._kept, failed, errbackArgs=(stanza,)).addErrback(self._push_failed, stanza)
+        return kept
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
+
+    def _push_failed(self, failure: Failure, stanza: Element) -> None:
+        account = stanza["to"].partition("/")[0]
+        if failure.check(StorageError):
+            self._log.warn("push for {account} is lost: {reason}", account=account, reason=str(failure.value))
+        else:
+            self._log.failure("push for {account} failed", failure=failure, account=account)
 
     def _failed(self, failure: Failure, stanza: Element) -> None:
         error = failure.value
@@ -338,7 +389,7 @@ def _priority_of(presence: Element) -> int:
     for child in presence.elements():
         if child.name == "priority" and child.uri is None:
             text = str(child).strip()
-            if len(text) > 4:
+            if text and not _PRIORITY.fullmatch(text):  # int() takes more than xs:byte does
                 raise ValueError("priority")
             priority = int(text or "0")
             if not -128 <= priority <= 127:

@@ -5,8 +5,11 @@ A session that just became present gets the stored messages first. What arrives 
 held back, so that the order stays the sender's.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -15,11 +18,12 @@ from twisted.words.xish.domish import Element
 from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
 from xmpppush.server.handed import Handed, HandedMessages
-from xmpppush.server.sm import MAX_UNACKED
 from xmpppush.xep.times import stamp_of
 from xmpppush.xep.xml import to_xml
 
 PORTION = 64 * 1024
+BATCH = 16  # messages read from the storage at a time
+MAX_HELD = 4 * 1024 * 1024  # characters held back for a session that does not read
 
 
 def with_delay(stanza: Element, server: str, now: float) -> str:
@@ -35,8 +39,13 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
 
 def delayed(xml: str, server: str, now: float) -> str:
     """As `with_delay`, of a message that is XML already."""
-    delay = f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp_of(now)}'>Offline storage</delay>"
-    return xml.removesuffix("</message>") + delay + "</message>"
+    return f"{xml.removesuffix('</message>')}{_delay(server, int(now * 1000))}</message>"
+
+
+@lru_cache(maxsize=64)
+def _delay(server: str, milliseconds: int) -> str:
+    stamp = stamp_of(milliseconds / 1000)
+    return f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp}'>Offline storage</delay>"
 
 
 def portions(messages: Sequence[OfflineMessage]) -> Iterator[list[OfflineMessage]]:
@@ -53,11 +62,29 @@ def portions(messages: Sequence[OfflineMessage]) -> Iterator[list[OfflineMessage
         yield portion
 
 
+@define(eq=False)
+class Held:
+    """
+    A message on its way to a session that is still being handed what waited for it.
+
+    Attributes:
+        what: As in `ISession.send_xml`.
+        elsewhere: Another session of the account got it.
+        notified: Pubsub JID and node of the registrations that were told of it.
+    """
+
+    stanza: Element
+    xml: str
+    what: object = None
+    elsewhere: bool = False
+    notified: frozenset[tuple[str, str]] = frozenset()
+
+
 class OfflineMessages:
     """
     Args:
-        reroute: Takes a held message whose session went away.
-        handed: Keeps track of those that a session acknowledges.
+        reroute: Takes a held message that nobody got, as its session went away.
+        handed: Keeps track of those that are on their way, or delivered and not deleted.
     """
 
     _log = Logger()
@@ -66,14 +93,15 @@ class OfflineMessages:
         self,
         messages: IMessageStore,
         clock: IReactorTime,
-        reroute: Callable[[Element], object],
+        reroute: Callable[[Held], None],
         handed: HandedMessages,
     ) -> None:
         self._messages = messages
         self._clock = clock
         self._reroute = reroute
         self._handed = handed
-        self._held: dict[ISession, list[tuple[Element, str, object]]] = {}
+        self._held: dict[ISession, list[Held]] = {}
+        self._held_size: Counter[ISession] = Counter()
         # Account to the session that became present while another one of it was being served.
         self._busy: dict[str, ISession | None] = {}
 
@@ -81,16 +109,30 @@ class OfflineMessages:
         now = self._clock.seconds()
         return OfflineMessage(0, account, with_delay(stanza, server, now), now)
 
-    def send(self, session: ISession, stanza: Element, xml: str, what: object = None) -> None:
-        """Send a message to a session, behind what it still waits for; ``what`` as in `ISession`."""
+    def is_behind(self, session: ISession) -> bool:
+        """Does it get older messages at the moment, and new ones later?"""
+        return session in self._held
+
+    def send(self, session: ISession, stanza: Element, xml: str, what: object = None) -> Held | None:
+        """
+        Send a message to a session, behind what it still waits for; then it is returned as `Held`.
+
+        Args:
+            what: As in `ISession.send_xml`.
+        """
         if self._held:
-            held = self._held.get(session)
-            if held is not None:
-                held.append((stanza, xml, what))
-                if len(held) > MAX_UNACKED:
-                    session.close("policy-violation", "too many stanzas without an acknowledgement")
-                return
+            before = self._held.get(session)
+            if before is not None:
+                held = Held(stanza, xml, what)
+                before.append(held)
+                size = self._held_size[session]
+                self._held_size[session] = size + len(xml)
+                if size <= MAX_HELD < size + len(xml):
+                    # Not now: whoever routes this message does not expect its sessions to go.
+                    self._clock.callLater(0, self._throw_out, session)
+                return held
         session.send_xml(xml, what)
+        return None
 
     def flush(self, session: ISession) -> "Deferred[None]":
         """The session became present: it gets what waits, unless another one is getting it now."""
@@ -104,32 +146,38 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
+            # Before it reads: what is acknowledged is not among what waits.
             self._handed.forget_now()
-            for portion in portions(await self._messages.waiting(account)):
-                if session not in self._held:
-                    break
-                sent = self._send_portion(session, portion)
-                # A client that reads slowly, or not at all, does not cost what it has not got yet.
-                if not await session.flushed():
-                    break
-                if sent:
-                    self._handed.given(sent)
-                    await self._messages.forget(sent)
+            after, more = 0, True
+            while more:
+                batch = await self._messages.waiting(account, after, BATCH)
+                more = await self._hand_over(session, batch) and len(batch) == BATCH
+                after = batch[-1].id if batch else 0
         except Exception:
             self._log.failure("offline messages of {account} could not be handed over", account=account)
         finally:
             next_one = self._busy.pop(account)
-            for _, xml, what in self._held.pop(session, ()):
-                session.send_xml(xml, what)
+            for held in self._no_longer_held(session):
+                session.send_xml(held.xml, held.what)
             if next_one is not None:
                 self.flush(next_one)  # finds nothing, unless the first one went away too early
+
+    async def _hand_over(self, session: ISession, waiting: Sequence[OfflineMessage]) -> bool:
+        """False where the session ended meanwhile."""
+        for portion in portions(waiting):
+            if session not in self._held:
+                return False
+            sent = self._send_portion(session, portion)
+            # A client that reads slowly, or not at all, does not cost what it has not got yet.
+            if not await session.flushed():
+                return False
+            await self._handed.forget(sent)
+        return session in self._held
 
     def _send_portion(self, session: ISession, portion: Sequence[OfflineMessage]) -> list[int]:
         """Returns which of them to forget when they are on their way: those nobody acknowledges."""
         sent = []
         for message in portion:
-            if session not in self._held:
-                break
             if session.managed:
                 handed = self._handed.again(message, session)
                 if handed is not None:
@@ -149,9 +197,18 @@ class OfflineMessages:
         if self._busy.get(session.account) is session:
             self._busy[session.account] = None
         stored = []
-        for stanza, _, what in self._held.pop(session, ()):
-            if isinstance(what, Handed):
-                stored.append(what)
-            else:
-                self._reroute(stanza)
+        for held in self._no_longer_held(session):
+            if isinstance(held.what, Handed):
+                stored.append(held.what)
+            elif not held.elsewhere:
+                self._reroute(held)
         return stored
+
+    def _no_longer_held(self, session: ISession) -> Sequence[Held]:
+        self._held_size.pop(session, None)
+        return self._held.pop(session, ())
+
+    def _throw_out(self, session: ISession) -> None:
+        if session in self._held:
+            self._log.info("{user} does not read what it gets: disconnected", user=session.full)
+            session.close("resource-constraint", "too much waits for you to read")

@@ -58,6 +58,7 @@ class Session:
     jid: JID
     sm: StreamManagement | None = None
 
+    _overflown = False
     _requested: float | None = None
     _request_timer: Any = None
     _ack_timer: Any = None
@@ -102,7 +103,13 @@ class Session:
         if connection is not None:
             connection.send_xml(xml)
             self._request()
-        if not fits:
+        if not fits and not self._overflown:
+            # Not now: whoever routes this stanza does not expect its sessions to go.
+            self._overflown = True
+            self._clock.callLater(0, self._overflow)
+
+    def _overflow(self) -> None:
+        if not self.ended:
             self.close("policy-violation", "too many stanzas without an acknowledgement")
 
     def flushed(self) -> "Deferred[bool]":

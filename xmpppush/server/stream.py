@@ -130,8 +130,7 @@ class XMPPStream(Protocol):
         stop_timer(self._close_timer)
         if not self.closed:
             self.closed = self.broken = True
-            self.streamClosed()
-            self._tell_flushed(False)
+            self._gone()
 
     def restart(self, max_size: int = BEFORE_AUTHENTICATION, keepalives: bool = False) -> None:
         """
@@ -227,8 +226,7 @@ class XMPPStream(Protocol):
         self.closed = True
         self._parser.close()
         self._leave()
-        self.streamClosed()
-        self._tell_flushed(False)
+        self._gone()
 
     def _leave(self) -> None:
         transport: Any = self.transport
@@ -248,6 +246,10 @@ class XMPPStream(Protocol):
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.abortConnection()
+        self._gone()
+
+    def _gone(self) -> None:
+        # In this order: who waits for the peer to read finds it gone, and sends nothing more to it.
         self.streamClosed()
         self._tell_flushed(False)
 
