@@ -3,11 +3,12 @@
 from random import Random
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from xmpppush.config.sections import AuthSection, C2SSection, LimitsSection, ListenSection
+from xmpppush.errors import StorageError
 from xmpppush.interfaces import ISessionHost
 from xmpppush.model import Account
 from xmpppush.server import sm
@@ -867,3 +868,75 @@ def test_client_state(world):
     assert world.session().active
     client.send("<inactive xmlns='urn:xmpp:csi:0'/><active xmlns='urn:xmpp:csi:0'/>")
     assert world.session().active
+
+
+def test_who_resumes_gets_its_copies_too(world):
+    """XEP-0280: carbons stay enabled, and what was copied meanwhile is not lost."""
+    phone, desk, bob = world.managed(), world.bind(resource="desk"), world.bind("bob")
+    phone.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+    got = phone.count + sum(element.uri is None for element in phone.receive())
+    phone.lose_connection()
+    desk.send(chat("from my desk", to=BOB))
+    assert bodies(bob.receive()) == ["from my desk"]
+    copies = world.resume(phone, got)[0].got
+    assert "from my desk" in copies[0].sent.toXml()
+    assert world.session().carbons
+
+
+# Disks that fail
+
+
+class Broken:
+    """A message store on a full disk; what it is asked for fails while it is."""
+
+    def __init__(self, messages):
+        self._messages = messages
+        self.full = True
+
+    def __getattr__(self, name):
+        def call(*args):
+            if self.full:
+                return fail(StorageError("database or disk is full"))
+            return getattr(self._messages, name)(*args)
+
+        return call
+
+
+def on_a_full_disk(world):
+    broken = Broken(world.storage.messages)
+    world.host._messages = world.host._handed._messages = world.host._offline._messages = broken
+    return broken
+
+
+def test_on_a_full_disk_a_live_client_still_gets_its_messages(world):
+    """Its sender is told nothing, as it would only send it again."""
+    client, bob = world.managed(), world.managed("bob")
+    on_a_full_disk(world)
+    bob.send(f"{chat('one')}<r {SM}/>")
+    assert [element.name for element in bob.receive()] == ["a"]
+    assert bodies(client.receive()) == ["one"]
+
+
+def test_on_a_full_disk_the_sender_to_a_broken_stream_is_told(world):
+    """Nobody has it."""
+    client, bob = world.managed(), world.managed("bob")
+    client.lose_connection()
+    on_a_full_disk(world)
+    bob.send(f"{chat('one')}<r {SM}/>")
+    error, answer = bob.receive()
+    assert (error["type"], error["id"], answer.name) == ("error", "one", "a")
+
+
+def test_what_cannot_be_deleted_does_not_come_twice(world):
+    """It is deleted when the disk is well again."""
+    client, bob = world.managed(), world.bind("bob")
+    bob.send(chat("one"))
+    broken = on_a_full_disk(world)
+    client.send(f"<a {SM} h='2'/>")
+    world.clock.advance(1)
+    broken.full = False
+    assert world.waiting() == ["one"]
+    desk = world.bind(resource="desk", present=False)
+    desk.send("<presence/>")
+    assert bodies(desk.receive()) == []
+    assert world.waiting() == []

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -31,6 +32,7 @@ from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.rules import (
     Otherwise,
+    is_copied,
     is_listening,
     is_present,
     is_worth_storing,
@@ -38,6 +40,7 @@ from xmpppush.server.rules import (
     plan_message,
 )
 from xmpppush.server.sm import StreamManagement
+from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import to_xml
 
@@ -207,6 +210,8 @@ class XMPPServer(Service):
         if "to" not in stanza.attributes:
             # RFC 6120 section 10.3: meant for the sender's own account.
             stanza["to"] = session.account
+        if stanza.name == "message":
+            self._copy_sent(session, stanza)
         return self._router.route(stanza)
 
     # The router's side.
@@ -291,14 +296,15 @@ class XMPPServer(Service):
     def _again(self, held: Held) -> None:
         """The session that it was held for is gone: it goes where it would go now."""
         to = parse_jid(held.stanza["to"])
-        start(self._deliver(held.stanza, to, held.notified), self._failed, held.stanza)
+        start(self._deliver(held.stanza, to, held.notified, False), self._failed, held.stanza)
 
     async def _deliver(
-        self, stanza: Element, to: JID, notified: frozenset[tuple[str, str]] = frozenset()
+        self, stanza: Element, to: JID, notified: frozenset[tuple[str, str]] = frozenset(), first: bool = True
     ) -> "Deferred[Any] | None":
         """
         Args:
             notified: Registrations that were told of it before.
+            first: It was not tried before; other clients have no copies of it.
 
         Returns:
             What waits for the disk, if anything does.
@@ -308,6 +314,8 @@ class XMPPServer(Service):
         kind = message_type(stanza)
         plan = plan_message(kind, to.resource, sessions)
         held = handed = None
+        if first and len(sessions) > 1:
+            self._copy("received", account, stanza, plan.sessions)
         if plan.sessions:
             xml = to_xml(stanza)
             if kind in ("chat", "normal") and is_worth_storing(stanza):
@@ -361,6 +369,31 @@ class XMPPServer(Service):
         kept: Deferred[Any] = self._messages.keep(offline, deliveries, self._offline_limit)
         kept.addCallbacks(self._kept, failed, errbackArgs=(stanza,)).addErrback(self._push_failed, stanza)
         return kept
+
+    # Copies for the account's other clients (XEP-0280). Nothing is stored of them.
+
+    def _copy_sent(self, session: ISession, stanza: Element) -> None:
+        # To oneself it is received once, and that is enough.
+        if (
+            len(self.resources.of(session.account)) > 1
+            and parse_jid(stanza["to"]).userhost() != session.account
+        ):
+            self._copy("sent", session.account, stanza, (session,))
+
+    def _copy(self, direction: str, account: str, stanza: Element, without: Sequence[ISession]) -> None:
+        others = [
+            session
+            for session in self.resources.of(account).values()
+            if session.carbons and session not in without and session.full != stanza.attributes.get("from")
+        ]
+        if others and is_copied(stanza, message_type(stanza)):
+            forwarded = to_xml(stanza).replace("<message", f"<message xmlns='{ns.CLIENT}'", 1)
+            for session in others:
+                session.send_xml(
+                    f"<message from={quoteattr(account)} to={quoteattr(session.full)} type='chat'>"
+                    f"<{direction} xmlns='{ns.CARBONS}'><forwarded xmlns='{ns.FORWARD}'>{forwarded}"
+                    f"</forwarded></{direction}></message>"
+                )
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
