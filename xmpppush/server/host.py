@@ -318,7 +318,7 @@ class XMPPServer(Service):
             self._copy("received", account, stanza, plan.sessions)
         if plan.sessions:
             xml = to_xml(stanza)
-            if kind in ("chat", "normal") and is_worth_storing(stanza):
+            if kind in ("chat", "normal") and _is_any_managed(plan.sessions) and is_worth_storing(stanza):
                 handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
             what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
@@ -415,6 +415,13 @@ class XMPPServer(Service):
         else:
             self._log.failure("a message could not be handled", failure=failure)
             self._answer(stanza, StanzaError("internal-server-error"))
+
+
+def _is_any_managed(sessions: Sequence[ISession]) -> bool:
+    for session in sessions:  # noqa: SIM110 - a generator costs a microsecond
+        if session.managed:
+            return True
+    return False
 
 
 def _priority_of(presence: Element) -> int:
