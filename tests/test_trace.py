@@ -205,6 +205,8 @@ class World:
 
 
 class Session:
+    hibernated, answering = False, True
+
     def __init__(self, resource, priority=0):
         self.resource, self.priority = resource, priority
 

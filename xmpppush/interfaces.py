@@ -212,6 +212,35 @@ class IMessageStore(Interface):
             OfflineFull: ``limit`` messages wait for this account already; nothing is stored.
         """
 
+    def hand(
+        message: OfflineMessage, deliveries: Sequence[Delivery]
+    ) -> "Deferred[tuple[int, tuple[Delivery, ...]]]":
+        """
+        Store both, the message for the time that a session needs to acknowledge it.
+
+        No limit applies: a session holds only so many. It is one of those that wait, with ``push_due``
+        as it says, until it is forgotten.
+
+        Returns:
+            The message's row number, and the deliveries with theirs.
+        """
+
+    def decided(
+        message_id: int, deliveries: Sequence[Delivery], final: bool
+    ) -> "Deferred[tuple[Delivery, ...]]":
+        """
+        Store the deliveries for a handed message, which may be forgotten by now.
+
+        Args:
+            final: No more pushes are due for it.
+
+        Returns:
+            The deliveries with their row numbers.
+        """
+
+    def due(after: int, limit: int) -> "Deferred[tuple[OfflineMessage, ...]]":
+        """Those with ``push_due`` and a row number above ``after``, in its order, ``limit`` at the most."""
+
     def waiting(
         account: str, after: int = 0, limit: int | None = None
     ) -> "Deferred[tuple[OfflineMessage, ...]]":
@@ -281,18 +310,45 @@ class ISession(Interface):
     priority = Attribute("Priority of its last available presence, ``None`` while unavailable.")
     presence = Attribute("Its last available presence stanza, ``None`` while unavailable.")
     interested = Attribute("Has it asked for the roster? Then it gets roster pushes (RFC 6121 section 2.2).")
+    sm = Attribute("Its `StreamManagement`, ``None`` without.")
+    managed = Attribute("Does its client acknowledge what it gets (XEP-0198)?")
+    hibernated = Attribute("Its stream broke and may be resumed; what is sent waits for that.")
+    answering = Attribute("False while its client owes an acknowledgement for longer than it may.")
+    carbons = Attribute("Does it want copies of what other resources send and get (XEP-0280)?")
+    active = Attribute("Does somebody look at the client, as far as it says (XEP-0352)?")
 
     def send(stanza: Element) -> None:
         """Send a stanza (elements of the stream's own namespace have uri ``None``)."""
 
-    def send_xml(xml: str) -> None:
-        """Send an already serialised stanza."""
+    def send_xml(xml: str, what: object = None) -> None:
+        """
+        Send an already serialised stanza.
+
+        Args:
+            what: For `ISessionHost.acknowledged` and for the end of a session that is ``managed``: a
+                message that is stored until then, or an `Element` to be answered if nobody gets it.
+        """
 
     def flushed() -> "Deferred[bool]":
-        """Fires with True when what was sent is on its way, with False when the stream ends before."""
+        """
+        Fires with True when what was sent is on its way, with False when the session ends before.
+
+        A client that acknowledges has then acknowledged enough to be sent more.
+        """
 
     def close(condition: str, text: str = "") -> None:
-        """End the stream with a stream error (RFC 6120 section 4.9.3), such as ``conflict``."""
+        """
+        End the stream with a stream error (RFC 6120 section 4.9.3), such as ``conflict``, and the session.
+        """
+
+    def hibernate() -> None:
+        """Its stream broke: from now on it is ``hibernated``, for some time."""
+
+    def unacknowledged() -> "list[Any]":
+        """What its client did not acknowledge, in order, as `send_xml` was told what it is."""
+
+    def end() -> "list[Any]":
+        """The host forgets it; returns, for the last time, what is `unacknowledged`."""
 
 
 class ISessionHost(Interface):
@@ -315,14 +371,40 @@ class ISessionHost(Interface):
         """
 
     def unbind(session: ISession) -> None:
-        """The connection is gone; may be called twice."""
+        """The session is over; may be called twice."""
 
-    def stanza(session: ISession, stanza: Element) -> None:
+    def stanza(session: ISession, stanza: Element) -> "Deferred[Any] | None":
         """
         A stanza of a bound session, ``from`` stamped with its full JID.
 
         Errors are answered, never raised.
+
+        Returns:
+            ``None``, or what fires when the stanza, or what became of it, is on disk; it does not fail.
         """
+
+    def enabled(session: ISession) -> None:
+        """It is ``managed`` from now on, and may be resumed if its `StreamManagement` has an id."""
+
+    def resumable(account: str, resumption_id: str) -> "tuple[ISession | None, int | None]":
+        """
+        The session of this id, and how many stanzas of its client were handled (XEP-0198 section 5).
+
+        Returns:
+            Without the session where it is over, without either where it never was one of this account.
+        """
+
+    def acknowledged(session: ISession, what: Sequence[object]) -> None:
+        """The client has these, named as they were sent."""
+
+    def resumed(session: ISession) -> None:
+        """A broken stream goes on (XEP-0198 section 5)."""
+
+    def broken(session: ISession) -> None:
+        """The stream of a session that may be resumed broke: it is ``hibernated``."""
+
+    def overdue(session: ISession) -> None:
+        """The client is no longer ``answering``."""
 
 
 class IPushPlugin(Interface):
@@ -448,12 +530,21 @@ class ITrace(Interface):
 class IRouter(Interface):
     """Stanzas by the domain of their ``to``."""
 
-    def route(stanza: Element) -> None:
-        """Deliver it or answer the error; ``to`` and ``from`` are set and valid."""
+    def route(stanza: Element) -> "Deferred[Any] | None":
+        """
+        Deliver it or answer the error; ``to`` and ``from`` are set and valid.
+
+        Returns:
+            As `ISessionHost.stanza`.
+        """
 
 
 class IPushDecider(Interface):
     """mod_push, as the XMPP server asks it about each message for one of its accounts."""
+
+    push_on_broken_stream = Attribute(
+        "Are pushes for unacknowledged messages wanted as soon as a stream breaks?"
+    )
 
     def deliveries_for(
         account: str, stanza: Element, sessions: Mapping[str, ISession]

@@ -199,12 +199,14 @@ class OfflineMessage:
         xml: The stanza as it will be sent, ``<delay/>`` (XEP-0203) included, without namespace
             declaration for the stream's own namespace.
         created: Seconds since the epoch.
+        push_due: A session is getting it, and the devices behind it had no push for it.
     """
 
     id: int
     account: str
     xml: str = field(repr=False)
     created: float
+    push_due: bool = False
 
 
 @frozen

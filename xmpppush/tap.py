@@ -259,6 +259,7 @@ class Application(MultiService):
             self.push,
             reactor,
             config.limits.offline_messages_per_user,
+            config.c2s.ack_timeout,
         )
         authenticator = AccountAuthenticator(storage.accounts)
         throttles = throttles_for(config.auth)  # of all listeners together
@@ -278,8 +279,10 @@ class Application(MultiService):
                     backlog=storage.pressure,
                     throttles=throttles,
                     secret=secret,
+                    management=config.c2s,
                 )
                 self._add(C2SListener(listen, factory, certificates, reactor))
+        self._add(host)
 
     def _add(self, service: Any) -> None:
         service.setServiceParent(self)

@@ -427,7 +427,7 @@ def test_problem(problems, text, problem):
         ("[listen:web]\ntype = http\nendpoint = tcp:5280", ["[listen:web]"]),
         ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
-        ("[c2s]\nack_timeout = 1m\n[s2s]\n[admin]\n", ["[c2s]", "[s2s]", "[admin]"]),
+        ("[c2s]\nack_timeout = 1m\n[s2s]\n[admin]\n", ["[s2s]", "[admin]"]),
         ("[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x", ["[component]"]),
         ("[mongoosepush]\n[mongoosepush:fcm:default]\nappfile = server.ini", ["[mongoosepush:fcm:default]"]),
         (

@@ -62,7 +62,6 @@ def test_what_is_commented_out_is_right_too(tmp_path):
         "[listen:websocket]",
         "[listen:http]",
         "[component]",
-        "[c2s]",
         "[s2s]",
         "[mongoosepush:fcm:default]",
         "[mongoosepush:apns:prod]",

@@ -32,6 +32,8 @@ from xmpppush.testing.sessions import stanza_of
 class S:
     resource: str
     priority: int | None
+    hibernated: bool = False
+    answering: bool = True
 
 
 def connected(**priorities):
@@ -191,6 +193,8 @@ PHONE, TABLET = a_registration(resource="phone"), a_registration(node="node-2", 
     [
         ({}, [PHONE, TABLET], [PHONE, TABLET]),
         (connected(phone=0), [TABLET], []),
+        ({"phone": S("phone", 0, hibernated=True)}, [PHONE, TABLET], [PHONE, TABLET]),
+        ({"phone": S("phone", 0, answering=False)}, [PHONE, TABLET], [PHONE, TABLET]),
         (connected(desk=0), [PHONE, TABLET], []),
         (connected(phone=0, tablet=1), [], []),
         (connected(phone=-1), [PHONE, TABLET], [PHONE, TABLET]),

@@ -22,6 +22,8 @@ ALICE, BOB = "alice@localhost", "bob@localhost"
 class Pushes:
     """An IPushDecider that wants a push for each message to an account without sessions."""
 
+    push_on_broken_stream = False
+
     def __init__(self):
         self.sent = []
         self.lost = []
@@ -476,3 +478,83 @@ def test_mod_push_hears_when_a_device_is_back(world):
     phone.says("<presence type='unavailable'/>")
     phone.says("<presence/>")
     assert world.pushes.back == [(ALICE, "phone")] * 2
+
+
+# Carbons (XEP-0280)
+
+CARBONS = "xmlns='urn:xmpp:carbons:2'"
+
+
+def with_carbons(world, account, resource, priority=0):
+    session = world.session(account, resource, priority)
+    assert "type='result'" in ask(session, "", f"<enable {CARBONS}/>", "set")
+    session.sent.clear()
+    return session
+
+
+def test_carbons_are_a_feature(world):
+    """Section 3."""
+    query = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
+    assert "var='urn:xmpp:carbons:2'" in ask(world.session(ALICE, "phone"), "localhost", query)
+
+
+def test_carbons_of_somebody_else_are_not_for_the_asking(world):
+    """Section 4: a client speaks for itself."""
+    assert "not-allowed" in ask(world.session(ALICE, "phone"), BOB, f"<enable {CARBONS}/>", "set")
+
+
+def test_other_clients_get_copies_of_both_directions(world):
+    """Sections 7 and 8: received and sent; not the one that got or sent it, and not who did not ask."""
+    phone, desk = with_carbons(world, ALICE, "phone"), with_carbons(world, ALICE, "desk")
+    silent, bob = world.session(ALICE, "silent", 0), world.session(BOB, "x", 0)
+    for session in (phone, desk, silent):
+        session.sent.clear()
+    bob.says(chat(f"{ALICE}/phone", "Hi"))
+    assert len(phone.sent) == 1
+    assert "carbons" not in phone.sent[0]
+    (copy,) = desk.sent
+    assert f"<received {CARBONS}><forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client'" in copy
+    assert "from='bob@localhost/x'" in copy
+    desk.says(chat(BOB, "Hello"))
+    assert "<sent " in phone.sent[-1]
+    assert f"from='{ALICE}/desk'" in phone.sent[-1]
+    assert silent.sent == []
+    assert len(desk.sent) == 1
+    assert "type='result'" in ask(phone, "", f"<disable {CARBONS}/>", "set")
+    phone.sent.clear()
+    desk.says(chat(BOB, "Hello"))
+    assert phone.sent == []
+
+
+def test_what_all_clients_get_is_not_copied(world):
+    """Section 7: a message to the bare JID goes to each present one; the others get a copy."""
+    phone, desk = with_carbons(world, ALICE, "phone"), with_carbons(world, ALICE, "desk", -1)
+    world.session(BOB, "x").says(chat(ALICE))
+    assert "carbons" not in phone.sent[-1]
+    assert "<received" in desk.sent[-1]
+    assert world.waiting() == []
+
+
+BODY = "<body>Hi</body>"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "content", "copied"),
+    [
+        ("type='chat'", "<active xmlns='http://jabber.org/protocol/chatstates'/>", True),
+        ("", BODY, True),
+        ("", "<x xmlns='urn:x'/>", False),
+        ("type='headline'", BODY, False),
+        ("type='groupchat'", BODY, False),
+        ("type='chat'", BODY + "<private xmlns='urn:xmpp:carbons:2'/>", False),
+        ("type='chat'", BODY + "<no-copy xmlns='urn:xmpp:hints'/>", False),
+        ("type='chat'", "<received xmlns='urn:xmpp:carbons:2'/>", False),
+    ],
+)
+def test_what_is_copied(world, attributes, content, copied):
+    """Section 6, and no copies of what looks like one."""
+    world.session(ALICE, "phone", 0)
+    desk, bob = with_carbons(world, ALICE, "desk", -1), world.session(BOB, "x")
+    desk.sent.clear()
+    bob.says(f"<message to='{ALICE}/phone' {attributes}>{content}</message>")
+    assert bool(desk.sent) is copied

@@ -11,7 +11,7 @@ from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s",)
-SECTIONS_TO_COME = ("component", "c2s", "s2s", "admin")
+SECTIONS_TO_COME = ("component", "s2s", "admin")
 SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)

@@ -93,6 +93,7 @@ class Publisher:
         self._registrations = registrations
         self._messages = messages
         self._plugin = plugin
+        self.push_on_broken_stream = bool(getattr(plugin, "push_on_broken_stream", False))
         self._pubsub = pubsub
         self._push_service = push_service
         self._clock = clock

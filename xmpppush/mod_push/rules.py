@@ -49,6 +49,8 @@ class Connected(Protocol):
 
     resource: str
     priority: int | None
+    hibernated: bool
+    answering: bool
 
 
 def body_of(message: Element) -> str | None:
@@ -179,8 +181,16 @@ def counted(notification: Notification, missed: int) -> Notification:
 
 
 def reads(session: Connected) -> bool:
-    """Does it get messages: available, priority not negative (RFC 6121 section 8.5.2.1)?"""
-    return session.priority is not None and session.priority >= 0
+    """
+    Does somebody get messages there: available, priority not negative (RFC 6121 section 8.5.2.1), and not
+    a client whose stream is broken or that owes an acknowledgement for too long (XEP-0198)?
+    """
+    return (
+        session.priority is not None
+        and session.priority >= 0
+        and not session.hibernated
+        and session.answering
+    )
 
 
 def has_reader(sessions: Iterable[Connected]) -> bool:

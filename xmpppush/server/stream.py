@@ -31,10 +31,10 @@ MAX_DRAINED = 4 * 1024 * 1024  # bytes of a peer that still sends after our good
 RATE, BACKLOG, LOGIN = 1, 2, 4
 
 
-def error_xml(condition: str, text: str = "") -> str:
-    """A stream error (RFC 6120 section 4.9.2)."""
+def error_xml(condition: str, text: str = "", application: str = "") -> str:
+    """A stream error (RFC 6120 section 4.9.2), with an application-specific condition as XML."""
     told = f"<text xmlns='{STREAM_ERRORS}' xml:lang='en'>{escape(text)}</text>" if text else ""
-    return f"<stream:error><{condition} xmlns='{STREAM_ERRORS}'/>{told}</stream:error>"
+    return f"<stream:error><{condition} xmlns='{STREAM_ERRORS}'/>{told}{application}</stream:error>"
 
 
 @implementer(IPushProducer)
@@ -53,12 +53,14 @@ class XMPPStream(Protocol):
         domain: Of the header, prepared; ``""`` before the first one.
         secure: Inside TLS. The subclass says so after STARTTLS: a transport behind haproxy does not.
         closed: Our closing tag is sent; nothing is read or sent any more.
+        broken: It ended without a closing tag or an error, from either side.
     """
 
     namespace = CLIENT
     domain = ""
     secure = False
     closed = False
+    broken = False
 
     _log = Logger()
     _drained = 0
@@ -127,7 +129,7 @@ class XMPPStream(Protocol):
         self._parser.close()
         stop_timer(self._close_timer)
         if not self.closed:
-            self.closed = True
+            self.closed = self.broken = True
             self._gone()
 
     def restart(self, max_size: int = BEFORE_AUTHENTICATION, keepalives: bool = False) -> None:
@@ -204,9 +206,9 @@ class XMPPStream(Protocol):
         """End the stream because the peer broke a rule."""
         if not self.closed:
             self.streamRefused(fault)
-            self.close(fault.condition, fault.text)
+            self.close(fault.condition, fault.text, fault.application)
 
-    def close(self, condition: str = "", text: str = "") -> None:
+    def close(self, condition: str = "", text: str = "", application: str = "") -> None:
         """
         End the stream, with a stream error (RFC 6120 section 4.9.3) unless ``condition`` is empty.
 
@@ -217,7 +219,7 @@ class XMPPStream(Protocol):
         if not self._header_sent:
             # A stream error stands in a stream, even if theirs never began (section 4.9.1.1).
             self._send_header("")
-        error = error_xml(condition, text) if condition else ""
+        error = error_xml(condition, text, application) if condition else ""
         self.send_xml(f"{error}</stream:stream>")
         if self.closed:
             return
@@ -239,7 +241,7 @@ class XMPPStream(Protocol):
             transport.loseConnection()
 
     def _abandon(self) -> None:
-        self.closed = True
+        self.closed = self.broken = True
         self._parser.close()
         transport: Any = self.transport
         transport.unregisterProducer()

@@ -498,6 +498,49 @@ async def messages_make_room_when_they_are_forgotten(storage: Any) -> None:
 
 
 @check
+async def messages_are_handed_and_forgotten(storage: Any) -> None:
+    """A handed message waits in its place, with its deliveries, whatever the limit; then it is forgotten."""
+    await storage.messages.keep(an_offline_message(xml="<message id='1'/>"), (), 1)
+    handing = [
+        storage.messages.hand(
+            an_offline_message(xml=f"<message id='{number}'/>", push_due=number == 3),
+            [a_delivery(node=f"n{number}")] if number == 2 else (),
+        )
+        for number in (2, 3)
+    ]
+    waiting = await storage.messages.waiting(ALICE)
+    assert [message.xml for message in waiting] == [f"<message id='{number}'/>" for number in (1, 2, 3)]
+    assert [message.push_due for message in waiting] == [False, False, True]
+    (second, (delivery,)), (third, none) = await gatherResults(handing)
+    assert (second, third) == (waiting[1].id, waiting[2].id)
+    assert none == ()
+    assert await storage.messages.queued(0, 9) == (delivery,)
+    assert await raised(OfflineFull, storage.messages.keep(an_offline_message(), (), 3))
+    await storage.messages.forget([second])
+    await storage.messages.keep(an_offline_message(), (), 3)
+    assert [message.id for message in await storage.messages.waiting(ALICE)][:2] == [waiting[0].id, third]
+
+
+@check
+async def messages_have_their_pushes_decided_later(storage: Any) -> None:
+    """Once final no push is due any more; of a message that is gone only the deliveries are kept."""
+    first, _ = await storage.messages.hand(an_offline_message(push_due=True), ())
+    second, _ = await storage.messages.hand(an_offline_message(push_due=True), ())
+    assert [message.id for message in await storage.messages.due(0, 9)] == [first, second]
+    assert [message.id for message in await storage.messages.due(first, 9)] == [second]
+    assert len(await storage.messages.due(0, 1)) == 1
+    (delivery,) = await storage.messages.decided(first, [a_delivery()], False)
+    assert delivery.id > 0
+    assert len(await storage.messages.due(0, 9)) == 2
+    assert await storage.messages.decided(first, (), True) == ()
+    assert [message.id for message in await storage.messages.due(0, 9)] == [second]
+    await storage.messages.forget([second])
+    (another,) = await storage.messages.decided(second, [a_delivery(node="b")], True)
+    assert await storage.messages.due(0, 9) == ()
+    assert await storage.messages.queued(0, 9) == (delivery, another)
+
+
+@check
 async def messages_of_a_removed_account_make_room(storage: Any) -> None:
     """The next one with the JID begins with an empty mailbox."""
     await storage.messages.keep(an_offline_message(), (), 1)
