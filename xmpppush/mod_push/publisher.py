@@ -1,5 +1,6 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from xmpppush.jids import parse_jid
 from xmpppush.mod_push.rules import redacted, to_notify
 from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
 
+DECISIONS = ("push", "online", "filtered", "unreachable", "refused")
+
 
 @implementer(IPushDecider)
 class Publisher:
@@ -33,6 +36,12 @@ class Publisher:
         pubsub: The app server of this process, ``None`` where it has none. Others are reached over
             s2s or as components, which this version has not yet.
         push_service: Takes the stored deliveries.
+
+    Attributes:
+        decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
+            their device reads the message itself; ``filtered``, it is no message to push, or a plugin
+            left them out; ``unreachable``, there is no way to the app server; ``refused``, it answered
+            with an error.
     """
 
     _log = Logger()
@@ -61,6 +70,7 @@ class Publisher:
         self._include_sender = include_sender
         self._max_errors = max_errors
         self._unreachable: set[str] = set()
+        self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
 
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
@@ -68,13 +78,22 @@ class Publisher:
         registrations = await self._registrations.of(account)
         if not registrations:
             return ()
+        concerned = len(registrations)
         registrations = to_notify(registrations, sessions, self._notify)
-        if not registrations or not self._plugin.should_publish(account, stanza):
+        absent = len(registrations)
+        if absent < concerned:
+            self.decisions["online"] += concerned - absent
+        if not registrations:
             return ()
-        notification = self._plugin.prepare_notification(account, stanza)
+        notification = None
+        if self._plugin.should_publish(account, stanza):
+            notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
+            self.decisions["filtered"] += absent
             return ()
         registrations = self._plugin.publish_notification(account, notification, registrations)
+        if len(registrations) < absent:
+            self.decisions["filtered"] += absent - len(registrations)
         if not (self._include_body and self._include_sender):
             notification = redacted(notification, self._include_body, self._include_sender)
         deliveries = []
@@ -82,8 +101,10 @@ class Publisher:
             try:
                 deliveries.append(await self._accept(registration, notification))
             except PushError as error:
+                self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
                 await self._publish_failed(registration, error)
             else:
+                self.decisions["push"] += 1
                 if registration.errors:
                     await self._registrations.forget_errors(account, registration.pubsub, registration.node)
         return tuple(deliveries)

@@ -32,6 +32,7 @@ from xmpppush.errors import (
 from xmpppush.http.outage import Outage
 from xmpppush.http_connections import HTTPPool, Response
 from xmpppush.interfaces import IMessageStore, IPushService
+from xmpppush.metrics import Histogram
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
@@ -41,6 +42,9 @@ CAPACITY = 50_000
 PAGE = 500
 STOP_TIME = 3.0  # seconds that stopping waits for answers
 STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
+OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "postponed")
+# Seconds: from a push service next door to one that was down for a night.
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
 First = Callable[[PushError | None], None]
 
@@ -54,6 +58,8 @@ class MongoosePushBridge(Service):
         in_flight: Requests without an answer yet.
         outcomes: How many deliveries were ``delivered``, ``unregistered``, ``refused`` or ``given-up``,
             and how many tries were ``postponed``.
+        by_service: The same by service and outcome.
+        latency: Seconds from accepting a message to the push service's final answer.
     """
 
     name = "mod_push_service_mongoosepush"
@@ -83,6 +89,10 @@ class MongoosePushBridge(Service):
         """
         self.in_flight = 0
         self.outcomes: Counter[str] = Counter()
+        self.by_service: Counter[tuple[str, str]] = Counter(
+            {(service, outcome): 0 for service in services for outcome in OUTCOMES}
+        )
+        self.latency = Histogram(BOUNDS)
         self._limit = section.max_http_connections
         self._policy = RetryPolicy(section.retry_base, section.retry_cap, section.max_attempts, section.ttl)
         self._pool = pool
@@ -113,6 +123,11 @@ class MongoosePushBridge(Service):
     def queued(self) -> int:
         """Deliveries in memory that wait for their turn or for another try."""
         return len(self._ready) + len(self._waiting)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing gets through at present, as far as the last answer tells."""
+        return self._pool.trouble or (None if self._outage.since is None else self._outage.reason)
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
@@ -165,10 +180,12 @@ class MongoosePushBridge(Service):
     def _answered(self, response: Response, delivery: Delivery) -> None:
         self.in_flight -= 1
         error = outcome_of(response.code, response.body, response.retry_after)
-        if error is None:
+        if not isinstance(error, TryLater):
+            self.latency.observe(self._clock.seconds() - delivery.created)
             if self._outage.since is not None:
                 self._is_back()
-            self.outcomes["delivered"] += 1
+        if error is None:
+            self._count(delivery, "delivered")
             self._settle(delivery.id)
             if self._firsts:
                 self._tell_first(delivery, None)
@@ -198,6 +215,10 @@ class MongoosePushBridge(Service):
 
     # Concluding.
 
+    def _count(self, delivery: Delivery, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        self.by_service[delivery.service, outcome] += 1
+
     def _conclude(self, delivery: Delivery, error: DeliveryError) -> None:
         """Whatever is not delivered."""
         if isinstance(error, TryLater):
@@ -205,7 +226,7 @@ class MongoosePushBridge(Service):
         elif isinstance(error, DeviceUnregistered):
             self._forget_device(delivery)
         else:
-            self.outcomes["refused"] += 1
+            self._count(delivery, "refused")
             self._log.error(
                 "push service refused a notification for node {node}: {reason}; it is lost",
                 node=delivery.node,
@@ -217,7 +238,7 @@ class MongoosePushBridge(Service):
         self._tell_first(delivery, error)
 
     def _forget_device(self, delivery: Delivery) -> None:
-        self.outcomes["unregistered"] += 1
+        self._count(delivery, "unregistered")
         self._storing += 1
 
         def failed(failure: Failure) -> None:
@@ -238,7 +259,7 @@ class MongoosePushBridge(Service):
         delay = self._policy.delay_after(attempts, error.after, self._random.random(), now - delivery.created)
         if delay is None:
             return self._give_up(delivery, error.reason, attempts)
-        self.outcomes["postponed"] += 1
+        self._count(delivery, "postponed")
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1
         maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored).addCallback(
@@ -255,7 +276,7 @@ class MongoosePushBridge(Service):
         self._check_stopped()
 
     def _give_up(self, delivery: Delivery, reason: str, attempts: int | None = None) -> GivenUp:
-        self.outcomes["given-up"] += 1
+        self._count(delivery, "given-up")
         error = GivenUp(reason)
         self._log.error(
             "gave up a notification for node {node} after {attempts} tries: {reason}",

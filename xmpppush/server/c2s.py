@@ -26,6 +26,7 @@ from xmpppush.config.sections import AuthSection, LimitsSection, ListenSection
 from xmpppush.errors import BadStanza, ConfigError, NotAllowed, PushError
 from xmpppush.interfaces import IAuthenticator, ISession, ISessionHost
 from xmpppush.jids import BadJid, parse_jid
+from xmpppush.metrics import Traffic
 from xmpppush.server import sasl
 from xmpppush.server.parser import StreamFault
 from xmpppush.server.sasl import SASLFailure
@@ -79,7 +80,8 @@ class C2SConnection(XMPPStream):
         self._rate = factory.limits.c2s_stanzas_per_second
         self._tokens = float(BURST * self._rate)
         self._refilled = factory.clock.seconds()
-        super().__init__(factory.host.domains, factory.clock, factory.random)
+        self._stanzas = factory.traffic.received
+        super().__init__(factory.host.domains, factory.clock, factory.random, factory.traffic.written)
 
     # The connection.
 
@@ -360,6 +362,7 @@ class C2SConnection(XMPPStream):
         name = stanza.name
         if stanza.uri is not None or name not in _STANZAS:
             raise StreamFault("invalid-namespace" if name in _STANZAS else "unsupported-stanza-type")
+        self._stanzas[name] += 1
         sender = attributes.get("from")
         if sender is not None and sender != self.full and not self._is_own(sender):
             raise StreamFault("invalid-from")  # section 8.1.2.1
@@ -452,6 +455,7 @@ class C2SFactory(ServerFactory):
         throttles: Failures per address and per account, for listeners that count together.
         secret: Makes the salts of accounts that do not exist. With one that outlives the process
             nobody can tell them from others by a restart.
+        traffic: Counts stanzas, for listeners that count together.
 
     Attributes:
         connections: All of them, bound or not.
@@ -473,6 +477,7 @@ class C2SFactory(ServerFactory):
         backlog: Callable[[], "Deferred[Any] | None"] | None = None,
         throttles: tuple[Throttle, Throttle] | None = None,
         secret: bytes = b"",
+        traffic: Traffic | None = None,
     ) -> None:
         self.listen = listen
         self.auth = auth
@@ -485,6 +490,7 @@ class C2SFactory(ServerFactory):
         self.backlog = backlog
         self.addresses, self.accounts = throttles or throttles_for(auth)
         self.secret = secret or self.random(32)
+        self.traffic = traffic or Traffic()
         self.connections: set[C2SConnection] = set()
         self._networks: Counter[str] = Counter()
         self._refusing: set[str] = set()
