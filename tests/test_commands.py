@@ -403,10 +403,10 @@ class FakePush:
 @pytest.fixture
 def server(config):
     """A control server whose accounts are not those of the database."""
-    closed = []
+    closed, removals, forgotten = [], [], []
     accounts = SimpleNamespace(
         list=lambda: succeed(("served@localhost",)),
-        remove=lambda jid: succeed(True),
+        remove=lambda jid: succeed(removals.append(jid) or True),
     )
     application = SimpleNamespace(
         storage=SimpleNamespace(accounts=accounts),
@@ -415,6 +415,9 @@ def server(config):
         addresses={},
         close_sessions=lambda *arguments: closed.append(arguments),
         closed=closed,
+        forget_account=forgotten.append,
+        forgotten=forgotten,
+        removals=removals,
     )
     held = claim(config.server.data_dir)
     service = ControlServer(application, held, reactor)
@@ -430,6 +433,8 @@ async def test_a_running_server_is_asked(server, run):
     assert (await deferToThread(run, "user", "list"))[:2] == (0, "served@localhost\n")
     assert (await deferToThread(run, "user", "remove", "served@localhost"))[0] == 0
     assert server.closed == [("served@localhost", "not-authorized", "The account was removed.")]
+    # The second time for what came in between.
+    assert (server.forgotten, server.removals) == (["served@localhost"], ["served@localhost"] * 2)
 
 
 @pytest_twisted.ensureDeferred

@@ -1,5 +1,7 @@
 """JIDs (RFC 7622): what is one, what it becomes, and that strangers cannot fill the memory with them."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +68,15 @@ def test_any_text_is_a_jid_or_an_error(text):
         return
     assert jid == JID(text)
     assert parse_jid(jid.full()) == jid
+
+
+@pytest.mark.parametrize("text", ["A" * 200_000, "\xc9" * 100_000 + "@localhost", "a@b/" + "\xc9" * 100_000])
+def test_an_endless_jid_is_not_prepared(text):
+    """Stringprep takes microseconds a character: a stanza of 256 KiB held everybody up for a second."""
+    before = time.process_time()
+    with pytest.raises(BadJid):
+        parse_jid(text)
+    assert time.process_time() - before < 0.1
 
 
 def test_the_cache_is_bounded():

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from xmpppush.config.sections import HTTPConnectionsSection
 from xmpppush.errors import ConfigError, PushError, Refused, TryLater
-from xmpppush.http.agent import MAX_BODY, BadRequestTarget, PooledAgent
+from xmpppush.http.agent import MAX_BODY, AnswerCut, BadRequestTarget, PooledAgent
 from xmpppush.http.client import USER_AGENT, BytesProducer, JSONClient
 from xmpppush.http.origins import Origin, is_target, parse_origin
 from xmpppush.http.outage import Outage
@@ -147,7 +147,11 @@ class HTTPPool(Service):
                 seconds=round(lasted, 1),
             )
 
-    def _failed(self, failure: Failure) -> Failure:
+    def _failed(self, failure: Failure) -> Failure | Response:
+        error = failure.value
+        if isinstance(error, AnswerCut) and 200 <= error.code < 300:
+            # The push service took it, whatever else it wanted to say; asked again it would send again.
+            return Response(error.code)
         if failure.check(BadRequestTarget):
             return Failure(Refused("request path cannot be sent"))
         if failure.check(CancelledError) or not failure.check(PushError):

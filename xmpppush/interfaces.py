@@ -126,6 +126,13 @@ class IRegistrationStore(Interface):
             How many there were. Zero is no error: clients repeat themselves.
         """
 
+    def remove_same(registration: Registration) -> "Deferred[bool]":
+        """
+        Forget this very registration; False where it is gone, or was enabled again since it was read.
+
+        For verdicts about a registration: they take a while, and a client may be quicker.
+        """
+
     def count_error(account: str, pubsub: str, node: str) -> "Deferred[int]":
         """One more publish error in a row; returns how many, 0 where there is no such registration."""
 
@@ -181,9 +188,15 @@ class IMessageStore(Interface):
             OfflineFull: ``limit`` messages wait for this account already; nothing is stored.
         """
 
-    def waiting(account: str) -> "Deferred[tuple[OfflineMessage, ...]]":
+    def waiting(
+        account: str, after: int = 0, limit: int | None = None
+    ) -> "Deferred[tuple[OfflineMessage, ...]]":
         """
-        The account's offline messages in the order they were kept.
+        The account's offline messages in the order they were kept, which is that of their ``id``.
+
+        Args:
+            after: Only those with a higher ``id``.
+            limit: So many at the most.
 
         Ordered behind every `keep` called before it, though that may not have fired yet.
         """

@@ -13,6 +13,8 @@ from twisted.words.protocols.jabber.jid import parse as parse_with_stringprep
 
 from xmpppush.errors import BadStanza, Forbidden
 
+MAX_LENGTH = 3071  # RFC 7622 section 3.1: three parts of 1023 octets, an @ and a /
+
 # Already what stringprep would make of it: lower case, none of RFC 7622's excluded characters.
 _LABEL = r"[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?"
 _PLAIN = re.compile(
@@ -53,6 +55,9 @@ def _parse(text: str) -> JID:
     if plain is not None and len(plain[2]) <= 253:
         user, host, resource = plain.groups()
         return PreparedJID(user, host, resource)
+    # Stringprep takes microseconds a character and comes before any limit of Twisted's.
+    if len(text) > MAX_LENGTH:
+        raise BadJid("not a JID")
     try:
         user, host, resource = parse_with_stringprep(text)
     except (InvalidFormat, UnicodeError, IndexError) as error:

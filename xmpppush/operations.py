@@ -94,12 +94,22 @@ async def replace_account(application: Any, account: Mapping[str, Any]) -> bool:
 
 
 async def remove_account(application: Any, jid: str) -> bool:
-    """False where there is no such account. Its sessions are closed once its rows are gone."""
+    """
+    False where there is no such account.
+
+    Once its rows are gone its sessions are closed, and nothing more is sent to its devices.
+    """
     removed: bool = await application.storage.accounts.remove(jid)
     close_sessions = getattr(application, "close_sessions", None)
-    if removed and close_sessions is not None:
+    if close_sessions is None:  # no server
+        return removed
+    if removed:
         # RFC 6120 section 4.9.3.12: the stream may not be used any longer.
         close_sessions(jid, "not-authorized", "The account was removed.")
+    application.forget_account(jid)
+    # What came for it, or what it enabled, while its rows were going: the JID's next owner inherits
+    # nothing.
+    await application.storage.accounts.remove(jid)
     return removed
 
 

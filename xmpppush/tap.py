@@ -125,6 +125,7 @@ class Application(MultiService):
     Attributes:
         storage: The stores.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
+        bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
     """
@@ -142,6 +143,7 @@ class Application(MultiService):
         self.config = config
         self._refuse = refuse
         self.push: Publisher | None = None
+        self.bridge: MongoosePushBridge | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
@@ -190,6 +192,7 @@ class Application(MultiService):
             section, pool, self.storage.messages, self._reactor, random.SystemRandom(), self._unregistered
         )
         self._add(bridge)
+        self.bridge = bridge
         return bridge
 
     def _unregistered(self, delivery: Any) -> Any:
@@ -350,6 +353,11 @@ class Application(MultiService):
         """End all streams of an account."""
         for session in list(self._resources.of(account).values()):
             session.close(condition, text)
+
+    def forget_account(self, account: str) -> None:
+        """Send nothing more to the devices of an account that was removed."""
+        if self.bridge is not None:
+            self.bridge.forget_account(account)
 
 
 def lasting_secret(path: Path) -> bytes:

@@ -6,7 +6,7 @@ from twisted.web.client import FileBodyProducer
 from twisted.web.http_headers import Headers
 
 from xmpppush.errors import TryLater
-from xmpppush.http.agent import MAX_IDLE_TIME, BadRequestTarget
+from xmpppush.http.agent import MAX_GRACE, MAX_IDLE_TIME, BadRequestTarget
 from xmpppush.http.client import BytesProducer, JSONClient
 
 URL = b"http://push.example:8000/v3/notification/abc"
@@ -222,6 +222,56 @@ def test_deadlines_share_one_timer(post, network, clock):
     clock.advance(2.0)
     assert not late.pending
     assert clock.getDelayedCalls() == []
+
+
+def test_an_answer_that_is_here_counts_though_we_come_late(post, network, clock):
+    """A process that stood still finds the deadline over and the answer in its socket: no second POST."""
+    outcome = post()
+    clock.callLater(6.0, network.wires[0].answer, OK)  # the reading of the turn in which the timers ran
+    clock.advance(7.0)
+    clock.advance(MAX_GRACE)
+    assert outcome.error is None
+    assert outcome.response.code == 200
+    assert clock.getDelayedCalls() == []
+
+
+def test_what_waited_too_long_is_not_sent_in_the_last_moment(post, network, clock):
+    """A connection that gets free behind the deadline would carry a POST that nobody waits for."""
+    outcomes = [post() for _ in range(4)]
+    clock.callLater(6.0, network.wires[0].answer, OK)
+    clock.advance(7.0)
+    assert str(outcomes[3].error) == "no connection in time"
+    assert outcomes[1].pending
+    clock.advance(MAX_GRACE)
+    assert outcomes[0].response.code == 200
+    assert [str(outcome.error) for outcome in outcomes[1:]] == [
+        *["no answer in time"] * 2,
+        "no connection in time",
+    ]
+    assert sum(wire.value().count(b"POST ") for wire in network.wires) == 3
+
+
+def test_an_answer_may_be_late_when_we_are(post, network, clock):
+    """A machine that stood still, or a clock put forward: the push service had no five seconds either."""
+    outcome = post()
+    clock.advance(100.0)
+    clock.advance(MAX_GRACE - 0.1)
+    network.wires[0].answer(OK)
+    assert outcome.response.code == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnu", 200), (b"HTTP/1.1 200 OK\r\nConte", 0)],
+)
+def test_the_status_of_an_answer_that_breaks_off_is_told(post, network, clock, answer, code):
+    """Who posts need not post again what a server said yes to."""
+    lost, late = post(), post()
+    for wire in network.wires:
+        wire.answer(answer)
+    network.wires[0].drop(ConnectionLost())
+    clock.advance(5.0)
+    assert [getattr(outcome.error, "code", 0) for outcome in (lost, late)] == [code, code]
 
 
 def test_cancelling_gives_a_request_up(agent_with, network, clock):

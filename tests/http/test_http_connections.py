@@ -74,6 +74,30 @@ def test_a_response(pool_with, network):
 
 
 @pytest.mark.parametrize(
+    "rest", [b"Content-Length: 70000\r\n\r\n" + b"x" * 66_000, b"Content-Length: 4\r\n\r\nnu"]
+)
+def test_a_yes_counts_though_its_body_does_not_come(pool_with, network, rest, log):
+    """The push service has the notification; asked again it would send it again."""
+    done = pool_with().post("/x", b"{}")
+    wire = network.wires[0]
+    for position in range(0, len(rest), 8192):
+        head = b"" if position else b"HTTP/1.1 200 OK\r\n"
+        if wire.open:
+            wire.answer(head + rest[position : position + 8192])
+    wire.drop()
+    assert result_of(done).code == 200
+    assert log == []
+
+
+def test_a_no_without_its_body_is_none(pool_with, network):
+    """Its body would have told what the status means."""
+    done = pool_with().post("/x", b"{}")
+    network.wires[0].answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 40\r\n\r\n{")
+    network.wires[0].drop()
+    assert result_of(done).check(TryLater)
+
+
+@pytest.mark.parametrize(
     ("value", "seconds"),
     [
         (None, None),

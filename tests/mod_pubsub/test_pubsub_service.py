@@ -57,6 +57,23 @@ def test_accept(host, node):
     assert outcome(host.storage.messages.queued_count()) == 0
 
 
+@pytest.mark.parametrize("length", [1025, 10_000, 200_000])
+def test_no_node_has_a_name_like_that(host, length):
+    """Nobody looks for it, and no cache remembers that it is not there."""
+    asked = []
+    host.storage.nodes.get = lambda *key: asked.append(key)
+    alice, name = parse_jid("alice@localhost/phone"), "x" * length
+    assert isinstance(outcome(host.pubsub.accept(a_publish(node=name))), NodeNotFound)
+    for asking in (
+        host.pubsub.delete(alice, HOST, name),
+        host.pubsub.configuration(alice, HOST, name),
+        host.pubsub.visible(alice, HOST, name),
+    ):
+        assert isinstance(outcome(Deferred.fromCoroutine(asking)), NodeNotFound)
+    assert outcome(Deferred.fromCoroutine(host.pubsub.affiliations_of(alice, HOST, name))) == []
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [

@@ -8,7 +8,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from xmpppush.errors import ConfigError, DeviceUnregistered, Forbidden, NodeNotFound, TryLater
+from xmpppush.errors import (
+    ConfigError,
+    DeviceUnregistered,
+    Forbidden,
+    NodeNotFound,
+    PreconditionNotMet,
+    TryLater,
+)
 from xmpppush.interfaces import IPushDecider, IPushPlugin
 from xmpppush.mod_push.plugins import Chain, chain_of, defaults
 from xmpppush.mod_push.publisher import Publisher
@@ -39,6 +46,15 @@ class PushService:
     def __init__(self):
         self.outcome = None
         self.enqueued = []
+
+    def prepare(self, publish, created):
+        if "device_id" not in publish.options:
+            raise PreconditionNotMet("publish option 'device_id' is missing")
+        return a_delivery(
+            service=publish.options.get("service", "fcm"),
+            path=f"/v3/notification/{publish.options['device_id']}",
+            created=created,
+        )
 
     def enqueue(self, delivery, first=None):
         self.enqueued.append(delivery)
@@ -157,6 +173,50 @@ def test_a_dead_device_ends_its_registration():
     world.enabled(node="n2")
     world.publisher.unregistered(a_delivery(node="n1"))
     assert [registration.node for registration in world.registrations] == ["n2"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": {"service": "fcm", "device_id": "token-2"}},
+        {"options": {"service": "apns", "device_id": "token-1"}},
+        {"options": {}},
+        {"created": 1000.1},
+    ],
+)
+def test_an_old_devices_end_does_not_hit_the_new_one(changes):
+    """The delivery waited for its retry while the node was enabled again, with another token or anew."""
+    world = World()
+    world.enabled(**changes)
+    world.publisher.unregistered(a_delivery(created=1000.0))
+    assert len(world.registrations) == 1
+
+
+def test_a_device_enabled_at_the_last_moment_stays():
+    """The verdict was read before the new registration is on disk."""
+    world = World()
+    old = world.enabled()
+    of, world.storage.registrations.of = world.storage.registrations.of, lambda account: succeed((old,))
+    world.enabled(created=2000.0, options={"service": "fcm", "device_id": "token-2"})
+    world.publisher.unregistered(a_delivery(created=1500.0))
+    world.pubsub.error = NodeNotFound("no such node")
+    world.deliveries()
+    world.storage.registrations.of = of
+    assert [registration.created for registration in world.registrations] == [2000.0]
+
+
+def test_what_errors_do_to_a_registration_holds_no_message_up():
+    """A message that waited for the disk here would be overtaken by the next one of its sender."""
+    world = World(max_errors=2)
+    world.enabled(errors=1)
+    registrations = world.storage.registrations
+    registrations.remove_same = registrations.forget_errors = lambda *_args: Deferred()
+    assert len(world.deliveries()) == 1
+    for error in (NodeNotFound("no such node"), Forbidden("not you")):
+        world.pubsub.error = error
+        assert world.deliveries() == ()
+    registrations.count_error = lambda *_args: Deferred()
+    assert world.deliveries() == ()
 
 
 def test_a_test_notification_takes_the_real_path():

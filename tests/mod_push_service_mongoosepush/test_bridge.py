@@ -356,6 +356,25 @@ def test_trouble_is_logged_when_it_begins_and_ends(world, log):
     ]
 
 
+def test_a_removed_account_is_told_nothing_more(world):
+    """What waits, for its turn or another try, is dropped; what its JID's next owner gets is not."""
+    bridge = world.bridge(max_http_connections=2)
+    world.pool.answers.append(Response(503))
+    for account in ("alice@localhost", "alice@localhost", "bob@localhost", "alice@localhost"):
+        bridge.enqueue(world.stored(account=account, path=f"/{account}"))
+    assert len(world.pool.requests) == 3
+    bridge.forget_account("alice@localhost")
+    world.pool.answer(503)
+    world.pool.answer(200)
+    world.clock.advance(400.0)
+    assert len(world.pool.requests) == 3
+    bridge.enqueue(world.stored(created=NOW + 400.0))
+    assert len(world.pool.requests) == 4
+    world.pool.answer(200)
+    world.clock.advance(0)
+    assert (bridge.in_flight, bridge.queued, world.rows()) == (0, 0, ())
+
+
 def test_a_bug_in_the_way_out_is_no_loss(world, log):
     """An unexpected exception is logged, and the delivery tried again."""
     bridge = world.bridge()
@@ -510,6 +529,24 @@ def test_stop_waits_for_what_is_in_flight(world):
     assert world.clock.getDelayedCalls() == []
     bridge.enqueue(world.stored())
     assert len(world.pool.requests) == 3
+
+
+@pytest.mark.parametrize("limit", [{"max_attempts": 1}, {"ttl": 10.0}])
+def test_what_a_stop_cuts_off_is_not_given_up(world, log, limit):
+    """It was not the push service that failed; the next start tries it, for the last time perhaps."""
+    bridge = world.bridge(**limit)
+    delivery = world.stored()
+    bridge.enqueue(delivery)
+    world.clock.advance(9.9)
+    stopped = bridge.stopService()
+    world.pool.fail(TryLater("stopping"))
+    world.clock.advance(0)
+    assert stopped.called
+    assert lines(log) == []
+    (row,) = world.rows()
+    assert row.next_try <= world.clock.seconds()
+    world.bridge(**limit)
+    assert len(world.pool.requests) == 2
 
 
 def test_stop_does_not_wait_for_ever(world):

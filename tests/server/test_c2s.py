@@ -17,11 +17,12 @@ from zope.interface.verify import verifyObject
 from xmpppush.config.sections import AuthSection, LimitsSection, ListenSection
 from xmpppush.errors import BadStanza, ConfigError, LimitReached
 from xmpppush.interfaces import IAuthenticator, ISession, ISessionHost
+from xmpppush.jids import BadJid
 from xmpppush.model import ScramKeys
 from xmpppush.server.c2s import C2SConnection, C2SFactory
 from xmpppush.server.sasl import MECHANISMS, derive_keys, fits
 from xmpppush.testing.xmpp import MemoryTransport, StreamPeer, auth, names_of, response
-from xmpppush.xep.namespaces import BIND, SASL, STANZA_ERRORS, STREAMS, TLS
+from xmpppush.xep.namespaces import BIND, SASL, STANZA_ERRORS, STREAM_ERRORS, STREAMS, TLS
 
 KEYS = derive_keys("secret")
 MESSAGE = "<message to='bob@localhost'><body>Hi</body></message>"
@@ -266,7 +267,7 @@ def test_bad_headers(listener, log, header, condition):
     assert peer.header["from"] in listener.host.domains
     assert_closed(peer)
     assert len(log) == 1
-    assert log[0].startswith(f"stream of nobody yet at 192.0.2.1 refused: {condition}")
+    assert log[0].startswith(f"stream of a client without login at 192.0.2.1 refused: {condition}")
 
 
 def test_missing_to_means_the_only_domain(listener):
@@ -642,6 +643,39 @@ def test_bind_that_fails(listener, problem, error):
     assert stanza_error_of(peer.bind("phone")) == error
     listener.host.problem = None
     assert peer.bind("phone")["type"] == "result"
+
+
+def test_bind_of_a_resource_that_is_none(listener):
+    """It is no address yet that could be malformed (RFC 6120 section 7.7.2.1)."""
+    peer = listener.log_in()
+    listener.host.problem = BadJid("not a JID")
+    assert stanza_error_of(peer.bind("a")) == ("modify", "bad-request")
+
+
+@pytest.mark.parametrize("end", ["close", "lost", "abandon"])
+def test_who_waits_for_a_client_to_read_finds_it_unbound(listener, end):
+    """Or they would send it what they hold, and that would be lost: it can go elsewhere now."""
+    session = listener.bind().protocol
+    session.pauseProducing()
+    seen = []
+    session.flushed().addCallback(lambda on_its_way: seen.append((on_its_way, list(listener.host.unbound))))
+    if end == "close":
+        session.close()
+    elif end == "lost":
+        session.connectionLost()
+    else:
+        session.send_xml("x" * 5 * 1024 * 1024)
+    assert seen == [(False, [session])]
+
+
+def test_a_stream_error_of_the_client_ends_the_stream(listener, log):
+    """It is answered with our closing tag, not with another error (RFC 6120 section 4.9.1.1)."""
+    error = f"<stream:error><undefined-condition xmlns='{STREAM_ERRORS}'/></stream:error>"
+    for peer in (listener.bind(), listener.log_in(), listener.open()):
+        peer.send(error)
+        assert peer.stream_error() is None
+        assert_closed(peer)
+    assert log == []
 
 
 def test_bind_without_id(listener):

@@ -1,9 +1,12 @@
 """The served domain: presence, messages, offline messages and requests, as conversations in memory."""
 
+import re
+
 import pytest
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from xmpppush.errors import BadStanza, LimitReached
+from xmpppush.errors import BadStanza, LimitReached, StorageError
 from xmpppush.model import Account
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import MAX_SESSIONS, XMPPServer
@@ -22,8 +25,11 @@ class Pushes:
     def __init__(self):
         self.sent = []
         self.wanted = False
+        self.nodes = None
 
     async def deliveries_for(self, account, stanza, sessions):
+        if self.nodes is not None:
+            return tuple(a_delivery(account=account, node=node) for node in self.nodes(sessions))
         return (a_delivery(account=account),) if self.wanted and not sessions else ()
 
     def enqueue(self, delivery):
@@ -125,7 +131,7 @@ def test_own_resources_see_each_other(world):
     assert "from='alice@localhost/phone'" in desk.sent[-1]
 
 
-@pytest.mark.parametrize("priority", ["128", "-129", "high", "9" * 400])
+@pytest.mark.parametrize("priority", ["128", "-129", "high", "9" * 400, "1_0", "\u0663"])
 def test_a_priority_that_is_none_is_a_bad_request(world, priority):
     """RFC 6121 section 4.7.2.3: -128 to 127."""
     session = world.session(ALICE, "phone")
@@ -250,6 +256,97 @@ def test_no_push_where_the_message_is_refused(world):
     world.pushes.wanted = True
     world.session(BOB, "x").says(chat(ALICE, kind="groupchat"))
     assert world.pushes.sent == []
+
+
+# Never lost, never twice
+
+
+class Busy(RecordingSession):
+    """A session whose client does not read."""
+
+    def flushed(self):
+        self.reading = Deferred()  # kept: the collector would end who waits for it
+        return self.reading
+
+
+def a_busy_desk(world):
+    """Bob, and Alice's desk that is still being handed what waited for it."""
+    bob = world.session(BOB, "x")
+    bob.says(chat(ALICE, "waiting"))
+    desk = Busy(world.host, ALICE, "desk")
+    desk.says("<presence/>")
+    return bob, desk
+
+
+def bodies(stanzas):
+    return re.findall("<body>(.*?)</body>", "".join(stanzas))
+
+
+def test_a_message_held_for_a_session_that_goes_is_stored(world):
+    """Behind what was stored before."""
+    bob, desk = a_busy_desk(world)
+    bob.says(chat(ALICE, "held"))
+    world.host.unbind(desk)
+    assert bodies(world.waiting()) == ["waiting", "held"]
+
+
+def test_a_message_held_for_one_session_and_sent_to_another_is_sent_once(world):
+    """Whoever reads it at another device has it."""
+    bob, desk = a_busy_desk(world)
+    laptop = world.session(ALICE, "laptop", 0)
+    bob.says(chat(ALICE, "held"))
+    world.host.unbind(desk)
+    assert bodies(laptop.sent) == ["held"]
+    assert bodies(world.waiting()) == ["waiting"]
+
+
+def test_a_device_is_told_once_of_a_message_that_was_held(world):
+    """It gets its push when the message comes, and no further one when the other device's stream breaks."""
+    bob, desk = a_busy_desk(world)
+    world.pushes.nodes = lambda sessions: ["phone"] if "desk" in sessions else ["phone", "desk"]
+    bob.says(chat(ALICE, "held"))
+    assert [delivery.node for delivery in world.pushes.sent] == ["phone"]
+    again = Busy(world.host, ALICE, "desk2")
+    again.says("<presence/>")
+    world.host.unbind(desk)
+    world.host.unbind(again)
+    assert [delivery.node for delivery in world.pushes.sent] == ["phone", "desk"]
+
+
+@pytest.mark.parametrize("fault", [StorageError("disk is full"), RuntimeError("plugin")])
+def test_a_message_that_was_read_is_not_bounced(world, fault, monkeypatch):
+    """Its sender would send it again; the push of another device is what is lost."""
+    bob, desk = world.session(BOB, "x"), world.session(ALICE, "desk", 0)
+    world.pushes.nodes = lambda sessions: ["phone"]
+    with monkeypatch.context() as patch:
+        patch.setattr(world.host._messages, "keep", lambda *_args: fail(fault))
+        assert bob.says(chat(ALICE)) == []
+
+        async def broken(*_args):
+            raise fault
+
+        patch.setattr(world.pushes, "deliveries_for", broken)
+        assert bob.says(chat(ALICE)) == []
+    assert len(desk.sent) == 2
+
+
+def test_a_message_that_is_stored_is_not_bounced(world, monkeypatch):
+    """Whatever happens behind the commit: the next start sends the push."""
+
+    def broken(delivery):
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(world.pushes, "enqueue", broken)
+    world.pushes.wanted = True
+    assert world.session(BOB, "x").says(chat(ALICE)) == []
+    assert bodies(world.waiting()) == ["Hi"]
+
+
+def test_a_faulty_plugin_costs_the_push_and_not_the_message(world):
+    """Said in the log, with its traceback."""
+    world.pushes.nodes = lambda sessions: 1 / 0
+    assert world.session(BOB, "x").says(chat(ALICE)) == []
+    assert bodies(world.waiting()) == ["Hi"]
 
 
 # Requests

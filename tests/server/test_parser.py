@@ -242,7 +242,7 @@ def test_what_is_refused(reader, xml, condition):
         (b"\x16\x03\x01\x02\x00\x01\x00>", "not-well-formed"),
         (b"<stream:stream>", "bad-namespace-prefix"),
         (b" " * 20_000, "policy-violation"),
-        (b"x" * 20_000, "policy-violation"),
+        (b"x" * 20_000, "not-well-formed"),
         (b"<a b='" + b"x" * 20_000, "policy-violation"),
     ],
 )
@@ -251,6 +251,31 @@ def test_what_no_stream_begins_with(document, condition):
     reader = Reader(16384, header=b"")
     assert reader.fault(document) == condition
     assert reader.headers == []
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", "not-well-formed: TLS at once, on a port that begins without it"),
+        (b"\x16", "not-well-formed: TLS at once, on a port that begins without it"),
+        (b"GET / HTTP/1.1\r\n", "not-well-formed: no XML"),
+        (b"\xff\xfe<", "unsupported-encoding: UTF-8 only"),
+    ],
+)
+def test_what_is_no_xml_is_refused_at_once(first, reason):
+    """Not when there is a '>' in it: who begins with TLS waits for our answer, and would do so for long."""
+    reader = Reader(16384, header=b"")
+    with pytest.raises(StreamFault) as caught:
+        reader.feed(first)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b" ", b"\xef\xbb\xbf"])
+def test_a_stream_may_begin_with_white_space_or_a_mark(before):
+    """With either the header is still one; an XML declaration stands at the very beginning."""
+    reader = Reader(16384, header=b"")
+    reader.feed(before, HEADER[HEADER.index(b"<stream") :])
+    assert len(reader.headers) == 1
 
 
 def test_faults_say_nothing_about_the_content(reader):
@@ -293,6 +318,20 @@ def test_names_are_not_kept_without_limit():
     found, taken, _ = _limited(Reader(262144), stanzas)
     assert found == "policy-violation"
     assert taken < 20 * MAX_NAMES
+
+
+def test_prefixes_are_not_kept_without_limit():
+    """Nor are there more and more prefixes, which expat never forgets either."""
+    stanzas = (b"<message xmlns:p%d='u'><b xmlns:q%d='u'/></message>" % (n, n) for n in range(20_000))
+    found, taken, _ = _limited(Reader(262144), stanzas)
+    assert found == "policy-violation"
+    assert taken < 20 * MAX_NAMES
+
+
+def test_one_namespace_may_be_declared_for_ever(reader):
+    """What is declared again and again is one name."""
+    reader.feed(b"<message xmlns:p='urn:p'><p:b xmlns='urn:b'/></message>" * 10_000)
+    assert len(reader.stanzas) == 10_000
 
 
 def _limited(reader: Reader, segments: Iterator[bytes]) -> tuple[str | None, int, float]:

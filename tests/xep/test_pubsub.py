@@ -1,5 +1,7 @@
 """What is read of XEP-0060 beside Wokkel."""
 
+import time
+
 import pytest
 
 from xmpppush._wokkel import generic
@@ -152,6 +154,15 @@ def test_affiliations():
         "bob@localhost": "publisher",
         "chat.example": "none",
     }
+
+
+def test_addresses_have_an_end_together():
+    """Each is prepared at some microseconds a character, whoever asks."""
+    many = "".join(f"<affiliation jid='{'É' * 500}@b{n}' affiliation='member'/>" for n in range(200))
+    before = time.process_time()
+    with pytest.raises(BadStanza, match="addresses"):
+        request_in(iq(f"<affiliations node='n'>{many}</affiliations>", owner=True))
+    assert time.process_time() - before < 0.3
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ A request is written once: what was lost on the way is reported, never repeated 
 back, because a POST may have been acted upon.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -35,12 +35,26 @@ MAX_IDLE_TIME = 30.0
 # After so many seconds the next address of a name is tried, too: "localhost" is often ::1 first and
 # the server on 127.0.0.1.
 ATTEMPT_DELAY = 0.05
+MAX_GRACE = 1.0  # seconds that an answer may come late because we do
 # Headers that the agent writes itself (RFC 9112 sections 3.2, 6 and 9.3).
 _OWN_HEADERS = frozenset((b"content-length", b"connection", b"transfer-encoding"))
 
 
 class BadRequestTarget(PushError):
     """The URL cannot stand in a request line: it holds a space, a control character or worse."""
+
+
+class AnswerCut(TryLater):
+    """
+    An answer broke off behind its head.
+
+    Attributes:
+        code: Its status: who needs no more knows what became of the request.
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class OriginPool:
@@ -328,6 +342,7 @@ class PooledAgent:
 
         Raises:
             TryLater: There is no answer; the reason says why.
+            AnswerCut: There is half of one.
         """
         if self._closing:
             return fail(TryLater("stopping"))
@@ -346,7 +361,7 @@ class PooledAgent:
     def failed(self, exchange: Exchange, reason: str) -> None:
         """An exchange will get none."""
         del self._under_way[exchange]
-        exchange.result.errback(TryLater(reason))
+        exchange.result.errback(AnswerCut(reason, exchange.code) if exchange.code else TryLater(reason))
 
     def forget(self, exchange: Exchange) -> None:
         """An exchange was cancelled."""
@@ -355,13 +370,24 @@ class PooledAgent:
     def _expire(self) -> None:
         self._timer = None
         now = self.clock.seconds()
-        due = []
+        sent: list[Exchange] = []
+        unsent: list[Exchange] = []
         for exchange in self._under_way:
             if exchange.deadline > now:
                 self._timer = self.clock.callLater(exchange.deadline - now, self._expire)
                 break
-            due.append(exchange)
-        for exchange in due:
+            (unsent if exchange.connection is None else sent).append(exchange)
+        # At once, before a connection gets free: what is sent now has no time left for an answer.
+        self._give_up(unsent)
+        if sent:
+            # A reactor that stood still runs its timers before it reads, and the answers may be in the
+            # sockets: who gave up now would have them sent twice. One more turn reads them, and as long
+            # as we are late ourselves (or the clock was put forward), others may need a moment, too.
+            late = now - sent[0].deadline
+            self.clock.callLater(min(late, MAX_GRACE), self._give_up, sent)
+
+    def _give_up(self, exchanges: Sequence[Exchange]) -> None:
+        for exchange in exchanges:
             if exchange in self._under_way:  # an earlier one's callback may have cancelled it
                 reason = exchange.owner.drop(exchange)
                 self.failed(exchange, reason)

@@ -29,9 +29,10 @@ class Exchange:
         result: Fires with the `BufferedResponse`, or fails with `TryLater`.
         deadline: When it fails at the latest, on the agent's clock.
         connection: Where it is in flight, ``None`` while it waits and when it is over.
+        code: Status of the answer, from the end of its head on; ``0`` before.
     """
 
-    __slots__ = ("bodiless", "connection", "deadline", "owner", "request", "result")
+    __slots__ = ("bodiless", "code", "connection", "deadline", "owner", "request", "result")
 
     def __init__(self, owner: "ConnectionOwner", request: bytes, bodiless: bool, deadline: float) -> None:
         self.owner = owner
@@ -40,6 +41,7 @@ class Exchange:
         self.deadline = deadline
         self.result: Deferred[BufferedResponse] = Deferred(self._cancelled)
         self.connection: Connection | None = None
+        self.code = 0
 
     def _cancelled(self, result: "Deferred[BufferedResponse]") -> None:
         self.owner.cancelled(self)
@@ -247,8 +249,9 @@ class Connection(Protocol):
         self._code = self._parser.get_status_code()
         if self._code >= 200:
             self._headers_done = True
-            if self._exchange is not None and self._exchange.bodiless:
-                self._complete = True
+            if self._exchange is not None:
+                self._exchange.code = self._code
+                self._complete = self._exchange.bodiless
 
     def _check_head(self) -> None:
         if sum(len(name) + len(value) + 4 for name, value in self._headers) > MAX_HEAD:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from random import Random, SystemRandom
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -14,6 +14,7 @@ from xmpppush.jids import JID
 from xmpppush.mod_pubsub.nodetypes import BUILT_IN
 from xmpppush.mod_pubsub.rules import (
     ACCESS_MODEL,
+    MAX_NODE_OCTETS,
     PUBLISH_MODEL,
     affiliation_of,
     affiliations_at_creation,
@@ -70,7 +71,7 @@ class PubSub:
 
     def accept(self, publish: Publish) -> "Deferred[Delivery]":
         """See `IPubSub.accept`. Once a push: no XML and no coroutine here."""
-        return self._nodes.get(publish.pubsub, publish.node).addCallback(self._delivery, publish)
+        return self._node(publish.pubsub, publish.node).addCallback(self._delivery, publish)
 
     def _delivery(self, node: Node | None, publish: Publish) -> Delivery:
         if node is None:
@@ -202,7 +203,7 @@ class PubSub:
         """One's own affiliations (section 5.7), at all nodes or at one, as node and affiliation."""
         bare = jid.userhost()
         if name is not None:
-            node = await self._nodes.get(host, name)
+            node = await self._node(host, name)
             nodes: Sequence[Node] = (node,) if node is not None and bare in node.affiliations else ()
         else:
             nodes = await self._nodes.affiliated_with(host, bare)
@@ -219,7 +220,7 @@ class PubSub:
         Raises:
             NodeNotFound: There is none, or none for this one.
         """
-        node = await self._nodes.get(host, name)
+        node = await self._node(host, name)
         if node is None:
             raise NodeNotFound("no such node")
         model = node.config.get(ACCESS_MODEL) or self.defaults_of(node).get(ACCESS_MODEL, "whitelist")
@@ -246,8 +247,12 @@ class PubSub:
             raise Unsupported("create-nodes", "no such node type")
         return node_type
 
+    def _node(self, host: str, name: str) -> "Deferred[Node | None]":
+        # The store remembers what is not there too: not by names of any length that strangers make up.
+        return self._nodes.get(host, name) if len(name) <= MAX_NODE_OCTETS else succeed(None)
+
     async def _owned(self, requester: JID, host: str, name: str) -> Node:
-        node = await self._nodes.get(host, name)
+        node = await self._node(host, name)
         if node is None:
             raise NodeNotFound("no such node")
         if not may_own(affiliation_of(node, requester.userhost())):

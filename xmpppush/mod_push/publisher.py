@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
+from xmpppush.coroutines import start
 from xmpppush.errors import NodeNotFound, PushError, StorageError, TryLater
 from xmpppush.interfaces import (
     IMessageStore,
@@ -25,6 +26,7 @@ from xmpppush.mod_push.rules import redacted, to_notify
 from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
 
 DECISIONS = ("push", "online", "filtered", "unreachable", "refused")
+_EMPTY = Notification()
 
 
 @implementer(IPushDecider)
@@ -102,27 +104,39 @@ class Publisher:
                 deliveries.append(await self._accept(registration, notification))
             except PushError as error:
                 self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
-                await self._publish_failed(registration, error)
+                # Not waited for: the sender's next message would overtake this one.
+                start(self._publish_failed(registration, error), self._not_noted, registration)
             else:
                 self.decisions["push"] += 1
                 if registration.errors:
-                    await self._registrations.forget_errors(account, registration.pubsub, registration.node)
+                    start(self._forget_errors(registration), self._not_noted, registration)
         return tuple(deliveries)
 
     async def _accept(self, registration: Registration, notification: Notification) -> Delivery:
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
             raise AppServerUnreachable(registration.pubsub)
+        return await self._pubsub.accept(self._publish(registration, notification))
+
+    def _publish(self, registration: Registration, notification: Notification) -> Publish:
         account = registration.account
-        return await self._pubsub.accept(
-            Publish(
-                sender=account.partition("@")[2],  # the server itself (XEP-0357 section 7)
-                pubsub=registration.pubsub,
-                node=registration.node,
-                notification=notification,
-                options=registration.options,
-                account=account,
-            )
+        return Publish(
+            sender=account.partition("@")[2],  # the server itself (XEP-0357 section 7)
+            pubsub=registration.pubsub,
+            node=registration.node,
+            notification=notification,
+            options=registration.options,
+            account=account,
         )
+
+    async def _forget_errors(self, registration: Registration) -> None:
+        await self._registrations.forget_errors(registration.account, registration.pubsub, registration.node)
+
+    def _not_noted(self, failure: Failure, registration: Registration) -> None:
+        """The next push finds the same again."""
+        if not failure.check(StorageError):  # said once by the storage
+            self._log.failure(
+                "outcome for node {node} could not be noted", failure=failure, node=registration.node
+            )
 
     async def _publish_failed(self, registration: Registration, error: PushError) -> None:
         """
@@ -146,7 +160,8 @@ class Publisher:
             )
             return
         if isinstance(error, NodeNotFound):
-            await self._registrations.remove(registration.account, registration.pubsub, registration.node)
+            if not await self._registrations.remove_same(registration):
+                return
             self._log.info(
                 "registration of {account} removed: {pubsub} has no node {node} any more",
                 account=registration.account,
@@ -158,7 +173,7 @@ class Publisher:
             registration.account, registration.pubsub, registration.node
         )
         if errors >= self._max_errors:
-            await self._registrations.remove(registration.account, registration.pubsub, registration.node)
+            await self._registrations.remove_same(registration)
         self._log.warn(
             "publish for {account} to node {node} refused ({errors} of {max_errors}): {reason}",
             account=registration.account,
@@ -185,14 +200,37 @@ class Publisher:
                 reason=str(error) or type(error).__name__,
             )
 
-    def unregistered(self, delivery: Delivery) -> Any:
-        """The push service says that the device is gone (410): so is its registration."""
-        self._log.info(
-            "registration of {account} removed: the push service does not know the device of node {node}",
-            account=delivery.account,
-            node=delivery.node,
-        )
-        return self._registrations.remove(delivery.account, delivery.pubsub, delivery.node)
+    def unregistered(self, delivery: Delivery) -> "Deferred[None]":
+        """
+        The push service says that the device is gone (410): so is its registration.
+
+        Not the one of a device that took over the node since, nor one enabled anew while the delivery
+        waited for its turn: should that be gone, too, its next push says so.
+        """
+        return Deferred.fromCoroutine(self._unregistered(delivery))
+
+    async def _unregistered(self, delivery: Delivery) -> None:
+        for registration in await self._registrations.of(delivery.account):
+            if (
+                (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
+                and registration.created <= delivery.created
+                and self._is_device(registration, delivery)
+                and await self._registrations.remove_same(registration)
+            ):
+                self._log.info(
+                    "registration of {account} removed: push service says node {node}'s device is gone",
+                    account=delivery.account,
+                    node=delivery.node,
+                )
+
+    def _is_device(self, registration: Registration, delivery: Delivery) -> bool:
+        """Is the delivery on its way to the device that the registration stands for?"""
+        assert self._push_service is not None
+        try:
+            now = self._push_service.prepare(self._publish(registration, _EMPTY), delivery.created)
+        except PushError:
+            return False
+        return (now.service, now.path) == (delivery.service, delivery.path)
 
     async def test(self, account: str, body: str | None) -> list[str]:
         """

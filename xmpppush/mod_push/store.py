@@ -1,6 +1,7 @@
 """Registrations, as functions of a cursor, behind a cache."""
 
 from collections import Counter
+from collections.abc import Mapping
 from sqlite3 import Cursor
 from types import MappingProxyType
 from typing import Any
@@ -42,7 +43,7 @@ def put_registration(cursor: Cursor, registration: Registration, limit: int) -> 
         " resource = excluded.resource, created = excluded.created, errors = excluded.errors",
         (
             *key,
-            orjson.dumps(dict(registration.options)).decode(),
+            _json(registration.options),
             registration.resource,
             registration.created,
             registration.errors,
@@ -58,6 +59,20 @@ def delete_registrations(cursor: Cursor, account: str, pubsub: str, node: str | 
     return cursor.rowcount
 
 
+def delete_same(cursor: Cursor, registration: Registration) -> bool:
+    cursor.execute(
+        f"DELETE FROM registrations WHERE {_KEY} AND created = ? AND options = ?",  # noqa: S608
+        (
+            registration.account,
+            registration.pubsub,
+            registration.node,
+            registration.created,
+            _json(registration.options),
+        ),
+    )
+    return cursor.rowcount > 0
+
+
 def count_error(cursor: Cursor, account: str, pubsub: str, node: str) -> int:
     rows = cursor.execute(
         f"UPDATE registrations SET errors = errors + 1 WHERE {_KEY} RETURNING errors",  # noqa: S608
@@ -71,6 +86,10 @@ def reset_errors(cursor: Cursor, account: str, pubsub: str, node: str) -> None:
         f"UPDATE registrations SET errors = 0 WHERE {_KEY} AND errors <> 0",  # noqa: S608
         (account, pubsub, node),
     )
+
+
+def _json(options: Mapping[str, str]) -> str:
+    return orjson.dumps(dict(options)).decode()
 
 
 @implementer(IRegistrationStore)
@@ -101,6 +120,9 @@ class SQLRegistrationStore:
 
     def remove(self, account: str, pubsub: str, node: str | None) -> "Deferred[int]":
         return self._write(account, delete_registrations, account, pubsub, node)
+
+    def remove_same(self, registration: Registration) -> "Deferred[bool]":
+        return self._write(registration.account, delete_same, registration)
 
     def count_error(self, account: str, pubsub: str, node: str) -> "Deferred[int]":
         return self._write(account, count_error, account, pubsub, node)

@@ -118,6 +118,8 @@ class MongoosePushBridge(Service):
         self._load_call: IDelayedCall | None = None
         self._gone_while_loading: set[int] | None = None
         self._stopped: Deferred[None] | None = None
+        # When an account was removed: what is in memory of it from before is sent no more.
+        self._removed: dict[str, float] = {}
 
     @property
     def queued(self) -> int:
@@ -156,6 +158,18 @@ class MongoosePushBridge(Service):
         if self.in_flight < self._limit:
             self._pump()
 
+    def forget_account(self, account: str) -> None:
+        """The account was removed, and its rows with it: send nothing of it that was there before."""
+        self._removed[account] = self._clock.seconds()
+
+    def _is_void(self, delivery: Delivery) -> bool:
+        removed = self._removed.get(delivery.account)
+        return removed is not None and delivery.created <= removed
+
+    def _drop(self, delivery: Delivery) -> None:
+        self._settle(delivery.id)
+        self._tell_first(delivery, GivenUp("the account was removed"))
+
     # Sending.
 
     def _pump(self) -> None:
@@ -167,6 +181,9 @@ class MongoosePushBridge(Service):
         try:
             while ready and self.in_flight < self._limit and self.running:
                 delivery = ready.popleft()
+                if self._removed and self._is_void(delivery):
+                    self._drop(delivery)
+                    continue
                 if self._policy.is_too_old(now - delivery.created):
                     self._give_up(delivery, "too old")
                     continue
@@ -221,6 +238,9 @@ class MongoosePushBridge(Service):
 
     def _conclude(self, delivery: Delivery, error: DeliveryError) -> None:
         """Whatever is not delivered."""
+        if isinstance(error, TryLater) and self._is_void(delivery):
+            self._drop(delivery)
+            return
         if isinstance(error, TryLater):
             error = self._postpone(delivery, error)
         elif isinstance(error, DeviceUnregistered):
@@ -258,7 +278,10 @@ class MongoosePushBridge(Service):
         attempts = delivery.attempts + 1
         delay = self._policy.delay_after(attempts, error.after, self._random.random(), now - delivery.created)
         if delay is None:
-            return self._give_up(delivery, error.reason, attempts)
+            if self.running:
+                return self._give_up(delivery, error.reason, attempts)
+            # Most likely our stopping cut it off, which says nothing about the notification.
+            delay = 0.0
         self._count(delivery, "postponed")
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1

@@ -33,7 +33,7 @@ from xmpppush.server.sasl import SASLFailure
 from xmpppush.server.stream import BACKLOG, LOGIN, RATE, XMPPStream, host_of, stop_timer
 from xmpppush.server.throttle import Throttle, network_of
 from xmpppush.xep.conditions import error_reply
-from xmpppush.xep.namespaces import BIND, SASL, SESSION, TLS
+from xmpppush.xep.namespaces import BIND, SASL, SESSION, STREAMS, TLS
 
 BURST = 10  # seconds' worth of stanzas that may come at once
 STOP_TIMEOUT = 3.0  # seconds for all clients to say goodbye
@@ -115,7 +115,7 @@ class C2SConnection(XMPPStream):
     def streamRefused(self, fault: StreamFault) -> None:
         self._log.info(
             "stream of {user} at {address} refused: {reason}",
-            user=self.full or self.account or "nobody yet",
+            user=self.full or self.account or "a client without login",
             address=self.address,
             reason=str(fault),
         )
@@ -133,6 +133,9 @@ class C2SConnection(XMPPStream):
         self.send_xml(f"<stream:features>{features}</stream:features>")
 
     def elementReceived(self, element: Element) -> None:
+        if element.uri == STREAMS and element.name == "error":
+            self.close()  # RFC 6120 section 4.9.1.1; an error is not answered with an error
+            return
         self._receive(element)
 
     # TLS (RFC 6120 section 5).
@@ -340,6 +343,9 @@ class C2SConnection(XMPPStream):
         try:
             _check_iq(iq)
             resource = self._factory.host.bind(self, self.account, wanted or None)
+        except BadJid:  # not jid-malformed, which is for the addresses of a stanza (section 7.7.2.1)
+            self._reply_error(iq, BadStanza("no resource can have that name"))
+            return
         except PushError as error:
             self._reply_error(iq, error)
             return

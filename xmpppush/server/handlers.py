@@ -34,6 +34,7 @@ from xmpppush.xep.conditions import to_stanza_error
 from xmpppush.xep.times import stamp_of
 
 MAX_ROSTER_ITEMS = 5000
+MAX_ROSTER_SIZE = 1024 * 1024  # as `size_of` counts; it is read, and sent, in one piece
 MAX_NAME = 1023  # characters of a contact's or group's name (RFC 6121 section 2.1.2 sets none)
 
 
@@ -168,9 +169,7 @@ class RosterHandler(XMPPHandler, IQHandlerMixin):
             if not await self._rosters.remove(account, item.jid):
                 raise StanzaError("item-not-found")  # section 2.5.3
         else:
-            known = {known.jid for known in await self._rosters.get(account)}
-            if item.jid not in known and len(known) >= MAX_ROSTER_ITEMS:
-                raise StanzaError("not-allowed", text="the roster is full")
+            check_room(await self._rosters.get(account), item)
             await self._rosters.put(account, item)
         self._push(account, RosterItem(item.jid, subscription="remove") if removed else item)
 
@@ -183,6 +182,23 @@ class RosterHandler(XMPPHandler, IQHandlerMixin):
                 iq["type"], iq["id"], iq["to"] = "set", f"roster-{self._serial}", session.full
                 iq.addChild(roster_query([item]))
                 session.send(iq)
+
+
+def check_room(roster: Iterable[RosterItem], item: RosterItem) -> None:
+    """
+    May this item be added, or take the place of the one with its JID?
+
+    Raises:
+        StanzaError: ``not-allowed``: the roster is full.
+    """
+    others = [known for known in roster if known.jid != item.jid]
+    if len(others) >= MAX_ROSTER_ITEMS or sum(map(size_of, others)) + size_of(item) > MAX_ROSTER_SIZE:
+        raise StanzaError("not-allowed", text="the roster is full")
+
+
+def size_of(item: RosterItem) -> int:
+    """About as many characters as the item has in XML."""
+    return 64 + len(item.jid) + len(item.name) + sum(16 + len(group) for group in item.groups)
 
 
 def parse_item(item: Element) -> tuple[RosterItem, bool]:

@@ -5,6 +5,7 @@ Reading and checking a stanza is the connection's work (``c2s.py``), deciding is
 is what is done about it.
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISes
 from xmpppush.jids import JID, parse_jid
 from xmpppush.model import Delivery
 from xmpppush.server.handlers import DomainHandlers
-from xmpppush.server.offline import OfflineMessages
+from xmpppush.server.offline import Held, OfflineMessages
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.rules import Otherwise, is_present, is_worth_storing, message_type, plan_message
@@ -29,6 +30,8 @@ from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import to_xml
 
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
+
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,3}")
 
 
 @implementer(ISessionHost)
@@ -64,7 +67,7 @@ class XMPPServer:
         self._push = push
         self._clock = clock
         self._offline_limit = offline_limit
-        self._offline = OfflineMessages(messages, clock, router.route)
+        self._offline = OfflineMessages(messages, clock, self._again)
         for domain in self.domains:
             router.routes[domain] = self
 
@@ -186,21 +189,49 @@ class XMPPServer:
             return
         start(self._deliver(stanza, to), self._failed, stanza)
 
-    async def _deliver(self, stanza: Element, to: JID) -> None:
+    def _again(self, held: Held) -> None:
+        """The session that it was held for is gone: it goes where it would go now."""
+        to = parse_jid(held.stanza["to"])
+        start(self._deliver(held.stanza, to, held.notified), self._failed, held.stanza)
+
+    async def _deliver(
+        self, stanza: Element, to: JID, notified: frozenset[tuple[str, str]] = frozenset()
+    ) -> None:
+        """
+        Args:
+            notified: Registrations that were told of it before.
+        """
         account = to.userhost()
         sessions = self.resources.of(account)
         plan = plan_message(message_type(stanza), to.resource, sessions)
+        held = None
         if plan.sessions:
             xml = to_xml(stanza)
             for session in plan.sessions:
-                self._offline.send(session, stanza, xml)
+                held = self._offline.send(session, stanza, xml) or held
         elif plan.otherwise is not Otherwise.STORE:
             if plan.otherwise is Otherwise.BOUNCE:
                 self._answer(stanza, StanzaError("service-unavailable"))
             return
+        # Somebody has it: told of an error, the sender would only send it again.
+        failed = self._push_failed if plan.sessions else self._failed
         deliveries: Sequence[Delivery] = ()
         if self._push is not None:
-            deliveries = await self._push.deliveries_for(account, stanza, sessions)
+            try:
+                deliveries = await self._push.deliveries_for(account, stanza, sessions)
+            except StorageError:
+                failed(Failure(), stanza)
+                return
+            except Exception:
+                # A plugin's fault, perhaps; the message is none the worse for it.
+                self._push_failed(Failure(), stanza)
+        if notified:
+            deliveries = [
+                delivery for delivery in deliveries if (delivery.pubsub, delivery.node) not in notified
+            ]
+        if held is not None:
+            held.elsewhere = len(plan.sessions) > 1
+            held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
         keep = not plan.sessions
         # Whoever has a registration is somebody; only for the others is the account looked up.
         if keep and not deliveries and not sessions and await self._accounts.get(account) is None:
@@ -213,11 +244,18 @@ class XMPPServer:
             return
         # From here on it waits for the disk.
         kept = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallback(self._kept).addErrback(self._failed, stanza)
+        kept.addCallbacks(self._kept, failed, errbackArgs=(stanza,)).addErrback(self._push_failed, stanza)
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
+
+    def _push_failed(self, failure: Failure, stanza: Element) -> None:
+        account = stanza["to"].partition("/")[0]
+        if failure.check(StorageError):
+            self._log.warn("push for {account} is lost: {reason}", account=account, reason=str(failure.value))
+        else:
+            self._log.failure("push for {account} failed", failure=failure, account=account)
 
     def _failed(self, failure: Failure, stanza: Element) -> None:
         error = failure.value
@@ -235,7 +273,7 @@ def _priority_of(presence: Element) -> int:
     for child in presence.elements():
         if child.name == "priority" and child.uri is None:
             text = str(child).strip()
-            if len(text) > 4:
+            if text and not _PRIORITY.fullmatch(text):  # int() takes more than xs:byte does
                 raise ValueError("priority")
             priority = int(text or "0")
             if not -128 <= priority <= 127:

@@ -5,19 +5,25 @@ A session that just became present gets the stored messages first. What arrives 
 held back, so that the order stays the sender's.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.words.xish.domish import Element
 
+from xmpppush.errors import StorageError
 from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
 from xmpppush.xep.times import stamp_of
 from xmpppush.xep.xml import to_xml
 
 PORTION = 64 * 1024
+BATCH = 16  # messages read from the storage at a time
+MAX_HELD = 4 * 1024 * 1024  # characters held back for a session that does not read
 
 
 def with_delay(stanza: Element, server: str, now: float) -> str:
@@ -29,8 +35,13 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
         now: Seconds since the epoch.
     """
     xml = to_xml(stanza)
-    delay = f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp_of(now)}'>Offline storage</delay>"
-    return xml.removesuffix("</message>") + delay + "</message>"
+    return f"{xml.removesuffix('</message>')}{_delay(server, int(now * 1000))}</message>"
+
+
+@lru_cache(maxsize=64)
+def _delay(server: str, milliseconds: int) -> str:
+    stamp = stamp_of(milliseconds / 1000)
+    return f"<delay xmlns='urn:xmpp:delay' from='{server}' stamp='{stamp}'>Offline storage</delay>"
 
 
 def portions(messages: Sequence[OfflineMessage]) -> Iterator[list[OfflineMessage]]:
@@ -47,10 +58,25 @@ def portions(messages: Sequence[OfflineMessage]) -> Iterator[list[OfflineMessage
         yield portion
 
 
+@define(eq=False)
+class Held:
+    """
+    A message on its way to a session that is still being handed what waited for it.
+
+    Attributes:
+        elsewhere: Another session of the account got it.
+        notified: Pubsub JID and node of the registrations that were told of it.
+    """
+
+    stanza: Element
+    elsewhere: bool = False
+    notified: frozenset[tuple[str, str]] = frozenset()
+
+
 class OfflineMessages:
     """
     Args:
-        reroute: Takes a held message whose session went away.
+        reroute: Takes a held message that nobody got, as its session went away.
     """
 
     _log = Logger()
@@ -59,27 +85,37 @@ class OfflineMessages:
         self,
         messages: IMessageStore,
         clock: IReactorTime,
-        reroute: Callable[[Element], None],
+        reroute: Callable[[Held], None],
     ) -> None:
         self._messages = messages
         self._clock = clock
         self._reroute = reroute
-        self._held: dict[ISession, list[Element]] = {}
+        self._held: dict[ISession, list[Held]] = {}
+        self._held_size: Counter[ISession] = Counter()
         # Account to the session that became present while another one of it was being served.
         self._busy: dict[str, ISession | None] = {}
+        # Rows that were handed over and are still there, as the disk is full or broken.
+        self._handed: set[int] = set()
 
     def message_for(self, account: str, server: str, stanza: Element) -> OfflineMessage:
         now = self._clock.seconds()
         return OfflineMessage(0, account, with_delay(stanza, server, now), now)
 
-    def send(self, session: ISession, stanza: Element, xml: str) -> None:
-        """Send a message to a session, behind what it still waits for."""
+    def send(self, session: ISession, stanza: Element, xml: str) -> Held | None:
+        """Send a message to a session, behind what it still waits for; then it is returned as `Held`."""
         if self._held:
-            held = self._held.get(session)
-            if held is not None:
-                held.append(stanza)
-                return
+            before = self._held.get(session)
+            if before is not None:
+                held = Held(stanza)
+                before.append(held)
+                size = self._held_size[session]
+                self._held_size[session] = size + len(xml)
+                if size <= MAX_HELD < size + len(xml):
+                    # Not now: whoever routes this message does not expect its sessions to go.
+                    self._clock.callLater(0, self._throw_out, session)
+                return held
         session.send_xml(xml)
+        return None
 
     def flush(self, session: ISession) -> "Deferred[None]":
         """The session became present: it gets what waits, unless another one is getting it now."""
@@ -93,27 +129,62 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
-            for portion in portions(await self._messages.waiting(account)):
-                if session not in self._held:
-                    break
-                for message in portion:
-                    session.send_xml(message.xml)
-                # A client that reads slowly, or not at all, does not cost what it has not got yet.
-                if not await session.flushed():
-                    break
-                await self._messages.forget([message.id for message in portion])
+            after, more = 0, True
+            while more:
+                batch = await self._messages.waiting(account, after, BATCH)
+                more = await self._hand_over(session, batch) and len(batch) == BATCH
+                after = batch[-1].id if batch else 0
         except Exception:
             self._log.failure("offline messages of {account} could not be handed over", account=account)
         finally:
             next_one = self._busy.pop(account)
-            for stanza in self._held.pop(session, ()):
-                session.send(stanza)
+            for held in self._no_longer_held(session):
+                session.send(held.stanza)
             if next_one is not None:
                 self.flush(next_one)  # finds nothing, unless the first one went away too early
+
+    async def _hand_over(self, session: ISession, waiting: Sequence[OfflineMessage]) -> bool:
+        """False where the session ended meanwhile."""
+        if self._handed:
+            waiting = await self._without_handed(waiting)
+        for portion in portions(waiting):
+            if session not in self._held:
+                return False
+            for message in portion:
+                session.send_xml(message.xml)
+            # A client that reads slowly, or not at all, does not cost what it has not got yet.
+            if not await session.flushed():
+                return False
+            await self._forget([message.id for message in portion])
+        return session in self._held
+
+    async def _forget(self, ids: Sequence[int]) -> None:
+        self._handed.update(ids)
+        try:
+            await self._messages.forget(ids)
+        except StorageError:  # said once by the storage
+            return
+        self._handed.difference_update(ids)
+
+    async def _without_handed(self, waiting: Sequence[OfflineMessage]) -> Sequence[OfflineMessage]:
+        """What is really to be handed over; the rest is forgotten, now that the disk may be well again."""
+        handed = {message.id for message in waiting if message.id in self._handed}
+        await self._forget(list(handed))
+        return [message for message in waiting if message.id not in handed]
 
     def gone(self, session: ISession) -> None:
         """The session ended: what was held for it goes where it would go now."""
         if self._busy.get(session.account) is session:
             self._busy[session.account] = None
-        for stanza in self._held.pop(session, ()):
-            self._reroute(stanza)
+        for held in self._no_longer_held(session):
+            if not held.elsewhere:
+                self._reroute(held)
+
+    def _no_longer_held(self, session: ISession) -> Sequence[Held]:
+        self._held_size.pop(session, None)
+        return self._held.pop(session, ())
+
+    def _throw_out(self, session: ISession) -> None:
+        if session in self._held:
+            self._log.info("{user} does not read what it gets: disconnected", user=session.full)
+            session.close("resource-constraint", "too much waits for you to read")

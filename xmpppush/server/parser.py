@@ -192,6 +192,8 @@ class StreamParser:
             if self._held:
                 data = self._held + data
                 self._held = b""
+            elif not self._fed:
+                _check_beginning(data)
             if len(data) < _STEP and b">" not in data:
                 self._held = data
                 self._check_size(len(data))
@@ -214,8 +216,6 @@ class StreamParser:
             raise
 
     def _feed_prolog(self, data: bytes) -> None:
-        if not self._fed and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise StreamFault("unsupported-encoding", "UTF-8 only")
         # After an exception in a handler expat reads the rest of its input without handlers, a DTD
         # and its entities too. A DTD can only come before the header, so each step ends where one
         # shows itself, and the rest is never read.
@@ -316,7 +316,7 @@ class StreamParser:
     def _header(self, element: Element) -> None:
         element.defaultUri = self._default
         self._root = element
-        self._expat.StartNamespaceDeclHandler = None
+        self._expat.StartNamespaceDeclHandler = _declared
         self._stanza_start = self._expat.CurrentByteIndex
         self._started(element)
         if self._stopped:
@@ -384,7 +384,26 @@ class StreamParser:
             raise StreamFault("policy-violation", "too many different names")
 
 
+def _check_beginning(data: bytes) -> None:
+    """
+    Refuse at once what is no XML. There may be no '>' in it for long: who tries TLS on a port with STARTTLS,
+    as some clients do first, sends nothing more before our answer.
+    """
+    first = data[:1]
+    if first in b"<\xef \t\r\n":  # \xef: the UTF-8 mark
+        return
+    if first in b"\xff\xfe":
+        raise StreamFault("unsupported-encoding", "UTF-8 only")
+    if first == b"\x16":
+        raise StreamFault("not-well-formed", "TLS at once, on a port that begins without it")
+    raise StreamFault("not-well-formed", "no XML")
+
+
 _new = Element.__new__
+
+
+def _declared(prefix: str | None, uri: str | None) -> None:
+    """Nothing to do, but pyexpat has put both among the names: expat never forgets a prefix either."""
 
 
 def _split(name: str) -> _Name:

@@ -137,8 +137,7 @@ class XMPPStream(Protocol):
         stop_timer(self._close_timer)
         if not self.closed:
             self.closed = True
-            self._tell_flushed(False)
-            self.streamClosed()
+            self._gone()
 
     def restart(self, max_size: int = BEFORE_AUTHENTICATION, keepalives: bool = False) -> None:
         """
@@ -235,8 +234,7 @@ class XMPPStream(Protocol):
         self.closed = True
         self._parser.close()
         self._leave()
-        self._tell_flushed(False)
-        self.streamClosed()
+        self._gone()
 
     def _leave(self) -> None:
         transport: Any = self.transport
@@ -256,8 +254,12 @@ class XMPPStream(Protocol):
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.abortConnection()
-        self._tell_flushed(False)
+        self._gone()
+
+    def _gone(self) -> None:
+        # In this order: who waits for the peer to read finds it gone, and sends nothing more to it.
         self.streamClosed()
+        self._tell_flushed(False)
 
     def _drain(self, size: int) -> None:
         self._drained += size

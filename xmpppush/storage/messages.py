@@ -102,9 +102,11 @@ def _count_waiting(counts: Counts, cursor: Cursor, account: str) -> int:
     return count
 
 
-def select_waiting(cursor: Cursor, account: str) -> tuple[OfflineMessage, ...]:
+def select_waiting(cursor: Cursor, account: str, after: int, limit: int) -> tuple[OfflineMessage, ...]:
     cursor.execute(
-        "SELECT id, account, xml, created FROM offline_messages WHERE account = ? ORDER BY id", (account,)
+        "SELECT id, account, xml, created FROM offline_messages"
+        " WHERE account = ? AND id > ? ORDER BY id LIMIT ?",
+        (account, after, limit),
     )
     return tuple(OfflineMessage(*row) for row in cursor)
 
@@ -162,9 +164,11 @@ class SQLMessageStore:
     ) -> "Deferred[tuple[Delivery, ...]]":
         return self._database.write_grouped(self._insert_kept, (message, deliveries, limit))
 
-    def waiting(self, account: str) -> "Deferred[tuple[OfflineMessage, ...]]":
+    def waiting(
+        self, account: str, after: int = 0, limit: int | None = None
+    ) -> "Deferred[tuple[OfflineMessage, ...]]":
         # A write, to be behind every keep that was asked for before.
-        return self._database.write(select_waiting, account)
+        return self._database.write(select_waiting, account, after, -1 if limit is None else limit)
 
     def forget(self, ids: Sequence[int]) -> "Deferred[None]":
         if not ids:

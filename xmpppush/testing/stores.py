@@ -209,6 +209,24 @@ async def registrations_are_removed_by_node_or_pubsub(storage: Any) -> None:
 
 
 @check
+async def registrations_that_were_replaced_are_not_removed(storage: Any) -> None:
+    """A verdict about an old registration does not hit the one enabled since, committed or not."""
+    old = a_registration()
+    await storage.registrations.put(old, 5)
+    renewed = a_registration(created=2000.0)
+    putting = storage.registrations.put(renewed, 5)
+    assert await storage.registrations.remove_same(old) is False
+    await putting
+    assert await storage.registrations.of(ALICE) == (renewed,)
+    other = a_registration(created=2000.0, options={"device_id": "token-2"})
+    assert await storage.registrations.remove_same(other) is False
+    await storage.registrations.count_error(ALICE, PUBSUB, "node-1")
+    assert await storage.registrations.remove_same(renewed) is True
+    assert await storage.registrations.of(ALICE) == ()
+    assert await storage.registrations.remove_same(renewed) is False
+
+
+@check
 async def registrations_count_errors_in_a_row(storage: Any) -> None:
     """A success forgets them; where nothing is registered the count is 0."""
     await storage.registrations.put(a_registration(), 5)
@@ -380,6 +398,20 @@ async def messages_are_limited_an_account(storage: Any) -> None:
     assert len(await storage.messages.waiting(ALICE)) == 2
     assert len(await storage.messages.waiting(BOB)) == 1
     assert await storage.messages.queued_count() == 2
+
+
+@check
+async def messages_are_read_a_few_at_a_time(storage: Any) -> None:
+    """From a row number on, in order, as many as wanted."""
+    for number in range(5):
+        await storage.messages.keep(an_offline_message(xml=f"<message id='{number}'/>"), (), 9)
+        await storage.messages.keep(an_offline_message(account=BOB), (), 9)
+    everything = await storage.messages.waiting(ALICE)
+    first = await storage.messages.waiting(ALICE, limit=2)
+    rest = await storage.messages.waiting(ALICE, first[-1].id, 9)
+    assert len(first) == 2
+    assert first + rest == everything
+    assert await storage.messages.waiting(ALICE, rest[-1].id, 9) == ()
 
 
 @check

@@ -11,4 +11,5 @@ def _stamp_of_second(second: int) -> str:
 
 def stamp_of(seconds: float) -> str:
     """Seconds since the epoch as a UTC DateTime with milliseconds, ``2026-11-22T14:00:00.000Z``."""
-    return f"{_stamp_of_second(int(seconds))}.{int(seconds * 1000) % 1000:03d}Z"
+    milliseconds = round(seconds * 1000)
+    return f"{_stamp_of_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
