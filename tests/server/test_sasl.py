@@ -4,7 +4,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scramp import ScramClient
+from scramp import ScramClient, ScramMechanism
 from twisted.internet.defer import Deferred, succeed
 from zope.interface.verify import verifyObject
 
@@ -250,6 +250,15 @@ def test_passwords_are_prepared():
     """SASLprep (RFC 4013): a soft hyphen is nothing, a ligature its letters."""
     keys = derive_keys("I\u00adX\ufb01")
     assert fits("IXfi", SCRAM_SHA_256, keys[SCRAM_SHA_256])
+
+
+@pytest.mark.parametrize("mechanism", SCRAM)
+@pytest.mark.parametrize("password", ["pencil", "I\u00adX\ufb01", "\u0627\u00a0\u0628", "x" * 200])
+def test_keys_are_those_of_scramp(mechanism, password):
+    """Clients and other servers derive the same ones (RFC 5802 section 3)."""
+    keys = derive_keys(password, iterations=5000)[mechanism]
+    theirs = ScramMechanism(mechanism).make_auth_info(password, 5000, keys.salt)
+    assert (keys.salt, keys.stored_key, keys.server_key, keys.iterations) == theirs
 
 
 @pytest.mark.parametrize("password", ["", "\u00ad", "a\u0007b", "\u0627\u0031"])
