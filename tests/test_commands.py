@@ -344,6 +344,16 @@ def test_registrations_are_disabled(run, config, arguments, count, left):
     assert len(run("push", "list")[1].splitlines()) == left
 
 
+@pytest.mark.parametrize(
+    "command", [("push", "disable"), ("push", "test"), ("push", "list"), ("user", "remove")]
+)
+def test_a_domain_is_no_account(run, command):
+    """Not 0 registrations of nobody: 'alice' for 'alice@localhost' is a mistake."""
+    status, _, errors = run(*command, "alice")
+    assert status == 1
+    assert errors == "alice: not an account, such as alice@localhost\n"
+
+
 def test_a_test_notification_needs_the_server(run):
     """What only a server can do says so."""
     status, _, errors = run("push", "test", "alice@localhost")

@@ -1,5 +1,6 @@
 """The control socket on the real reactor, with an application that is a fake."""
 
+import errno
 import os
 import signal
 import socket
@@ -310,3 +311,22 @@ def test_one_connection_asks_once():
     protocol, transport, _ = connected()
     protocol.dataReceived(b'{"operation": "ping"}\n{"operation": "status"}\n')
     assert transport.value() == b'{"result":"pong"}\n'
+
+
+def test_who_may_not_ask_is_told_who_may(data_dir, monkeypatch):
+    """The folder and its owner, for whoever forgot to become the server's user."""
+    data_dir.mkdir(exist_ok=True)
+
+    def may_not(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(control, "_exchange", may_not)
+    with pytest.raises(ControlError) as caught:
+        call(data_dir, "ping")
+    assert (
+        str(caught.value)
+        == f"{data_dir}: belongs to {data_dir.owner()}: permission denied; be that user, or root"
+    )
+    monkeypatch.setattr(control.os, "open", may_not)
+    with pytest.raises(ControlError, match="belongs to"):
+        claim(data_dir)

@@ -382,7 +382,11 @@ def user() -> None:
 )
 @click.pass_context
 def user_add(context: click.Context, jid: str | None, password: str | None, batch: Any) -> None:
-    """Add the account JID, or those of a batch file: all of them or none."""
+    """
+    Add the account JID, or all of a file.
+
+    Where a line of the file is bad, none of its accounts is added.
+    """
     if (jid is None) == (batch is None):
         raise click.UsageError("one of JID and --batch, please")
     if batch is not None and password is not None:
@@ -416,10 +420,10 @@ def user_passwd(context: click.Context, jid: str, password: str | None) -> None:
 @click.argument("jid")
 @click.pass_context
 def user_remove(context: click.Context, jid: str) -> None:
-    """Remove the account JID with all that belongs to it."""
+    """Remove the account JID and all that is its."""
     config = read_config(context)
     # Not `local_account`: a domain that is no longer served may have left accounts behind.
-    account = bare_jid(jid)
+    account = bare_account(jid)
     if not ask(config, "accounts.remove", jid=account):
         raise CommandError(f"{account}: there is no such account")
     click.echo(f"{account} removed")
@@ -447,7 +451,7 @@ def push() -> None:
 def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> None:
     """List the registrations, of all accounts or of JID."""
     config = read_config(context)
-    account = None if jid is None else bare_jid(jid)
+    account = None if jid is None else bare_account(jid)
     print_table(
         ("account", "resource", "pubsub", "node", "service", "device", "enabled", "errors"),
         [
@@ -472,10 +476,14 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
 @click.argument("node", required=False)
 @click.pass_context
 def push_disable(context: click.Context, jid: str, pubsub_jid: str | None, node: str | None) -> None:
-    """Forget registrations of JID: all, those of PUBSUB_JID, or that of NODE there."""
+    """
+    Forget registrations of JID.
+
+    All of them, those of PUBSUB_JID, or that of NODE there.
+    """
     config = read_config(context)
     pubsub = None if pubsub_jid is None else bare_jid(pubsub_jid)
-    count = ask(config, "push.disable", account=bare_jid(jid), pubsub=pubsub, node=node)
+    count = ask(config, "push.disable", account=bare_account(jid), pubsub=pubsub, node=node)
     click.echo(f"{count} registration{'' if count == 1 else 's'} disabled")
 
 
@@ -484,13 +492,31 @@ def push_disable(context: click.Context, jid: str, pubsub_jid: str | None, node:
 @click.option("--body", help="What the notification says.")
 @click.pass_context
 def push_test(context: click.Context, jid: str, body: str | None) -> None:
-    """Send a test notification to every device of JID, the way a real one goes."""
+    """
+    Send a test notification to JID's devices.
+
+    To every device that has enabled push, the way a real notification goes.
+    """
     config = read_config(context)
-    outcomes = ask(config, "push.test", account=bare_jid(jid), body=body)
+    account = bare_account(jid)
+    outcomes = ask(config, "push.test", account=account, body=body)
     if not outcomes:
-        raise CommandError(f"{bare_jid(jid)}: no device has enabled push")
+        raise CommandError(f"{account}: no device has enabled push")
     for outcome in outcomes:
         click.echo(printable(outcome))
+
+
+def bare_account(text: str) -> str:
+    """
+    The prepared bare JID of an account, of whatever domain.
+
+    Raises:
+        CommandError: It is none.
+    """
+    bare = bare_jid(text)
+    if "@" not in bare:
+        raise CommandError(f"{printable(text)}: not an account, such as alice@localhost")
+    return bare
 
 
 def bare_jid(text: str) -> str:
@@ -513,7 +539,7 @@ def db() -> None:
 @db.command("current")
 @click.pass_context
 def db_current(context: click.Context) -> None:
-    """Print the version of the database's schema, and the newest there is."""
+    """Print the schema's version, and the newest one."""
     config = read_config(context)
     state = current(config.storage, config.server.data_dir)
     if state.version == 0:
@@ -525,10 +551,17 @@ def db_current(context: click.Context) -> None:
 @db.command("upgrade")
 @click.pass_context
 def db_upgrade(context: click.Context) -> None:
-    """Bring the database's schema up to date; a copy of the file is made before."""
+    """
+    Bring the schema up to date.
+
+    A copy of the file is made before. The server must not run; it does the same at start.
+    """
     config = read_config(context)
     refuse_foreign(config.server.data_dir)
-    claim = control.claim(config.server.data_dir)
+    try:
+        claim = control.claim(config.server.data_dir)
+    except control.DataDirInUse as error:
+        raise CommandError(f"{error}; stop it first") from None
     try:
         done = upgrade(config.storage, config.server.data_dir)
     finally:

@@ -12,6 +12,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def claim(data_dir: Path, tries: int = 5, sleep: Callable[[float], None] = time.
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ControlError(f"{data_dir}: {error.strerror}") from error
+        raise ControlError(_no_way_in(data_dir, error)) from error
     for left in reversed(range(tries)):
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,6 +102,14 @@ def claim(data_dir: Path, tries: int = 5, sleep: Callable[[float], None] = time.
             raise ControlError(f"{data_dir}: {error.strerror}") from error
     os.close(folder)
     raise DataDirInUse(f"{data_dir}: another xmpppush is running with this data_dir")
+
+
+def _no_way_in(data_dir: Path, error: OSError) -> str:
+    """Why ``data_dir`` cannot be used, and what to do where it is another user's."""
+    with suppress(OSError, KeyError):
+        if isinstance(error, PermissionError):
+            return f"{data_dir}: belongs to {data_dir.owner()}: permission denied; be that user, or root"
+    return f"{data_dir}: {error.strerror}"
 
 
 def is_claimed(data_dir: Path) -> bool:
@@ -287,7 +296,7 @@ def call(data_dir: Path, operation: str, timeout: float = OPERATION_TIMEOUT + 30
     except TimeoutError as error:
         raise ControlError("the server did not answer in time") from error
     except OSError as error:
-        raise ControlError(f"{data_dir / SOCKET}: {error.strerror}") from error
+        raise ControlError(_no_way_in(data_dir, error)) from error
     try:
         values = orjson.loads(answer)
     except ValueError as error:

@@ -7,9 +7,10 @@ that a client asks for, so ``ssl:`` is read here as "TCP, and the caller wraps i
 
 import re
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
 
 _SSL = re.compile(r"((?:haproxy:)?)ssl:")
 
@@ -39,6 +40,17 @@ def explain_listen_error(text: str, error: Exception) -> str:
         reason = getattr(problem, "strerror", None) or str(problem)
         return f"cannot listen on {text}: {reason[:1].lower()}{reason[1:]}"
     return f"cannot listen on {text}: {error}"
+
+
+def written(address: IAddress) -> str:
+    """An address that is listened on, as in a URL; the path of a unix socket."""
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, UNIXAddress) and address.name:
+        return address.name.decode("utf-8", "replace")
+    return str(address)
 
 
 def _arguments_problem(text: str) -> str:

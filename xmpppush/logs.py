@@ -6,6 +6,7 @@ Log output: ``[server] log_format`` and ``log_level``.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from twisted.logger import (
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     eventAsText,
     formatEvent,
     textFileLogObserver,
@@ -63,6 +65,18 @@ class JSONLines:
         self._stream.flush()
 
 
+# Of each port, by twisted.python.log. Ours say the same, with their section and the whole address.
+_OF_PORTS = re.compile(r"\w+( \(TLS\))? starting on (\d+|'.*')|\((TCP|TLS|UNIX) Port .* Closed\)")
+
+
+def leave_out_ports(event: LogEvent) -> Any:
+    """A filter: not what Twisted says about ports that open and close."""
+    message = event.get("message")
+    if event.get("log_namespace") == "log_legacy" and message and _OF_PORTS.fullmatch(str(message[0])):
+        return PredicateResult.no
+    return PredicateResult.maybe
+
+
 _chosen: Callable[[], Any] | None = None
 
 
@@ -78,8 +92,8 @@ def choose(log_format: str, log_level: str, stream: Callable[[], IO[Any]]) -> No
     def make() -> Any:
         out = stream()
         observer = JSONLines(out) if log_format == "json" else textFileLogObserver(out)
-        levels = LogLevelFilterPredicate(LogLevel.levelWithName(log_level))
-        return FilteringLogObserver(observer, [levels])
+        filters: Any = [leave_out_ports, LogLevelFilterPredicate(LogLevel.levelWithName(log_level))]
+        return FilteringLogObserver(observer, filters)
 
     _chosen = make
 
@@ -98,7 +112,10 @@ def twistd_stream(logfile: str | None, foreground: bool, rundir: str) -> Callabl
         if logfile == "-" or (not logfile and foreground):
             return sys.stdout
         path = Path(rundir, logfile or "twistd.log").absolute()
-        rotating: Any = LogFile(path.name, str(path.parent), rotateLength=50_000_000, maxRotatedFiles=10)
+        try:
+            rotating: Any = LogFile(path.name, str(path.parent), rotateLength=50_000_000, maxRotatedFiles=10)
+        except OSError as error:
+            raise SystemExit(f"{path}: cannot be written: {error.strerror}") from None
         return cast(IO[Any], rotating)
 
     return open_it

@@ -31,7 +31,7 @@ from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
 from xmpppush.interfaces import IPubSub, IPushService
-from xmpppush.listening import explain_listen_error, parse_server_endpoint
+from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.metrics import Traffic
 from xmpppush.mod_pubsub.handler import pubsub_components
 from xmpppush.mod_pubsub.service import PubSub
@@ -93,9 +93,11 @@ class Listener(Service):
 
     def _listening(self, port: Any) -> None:
         self._port = port
-        host = port.getHost()
         self._log.info(
-            "[{name}] on {address}, tls = {tls}", name=self.name, address=host, tls=self._section.tls
+            "[{name}] listens on {address}, tls = {tls}",
+            name=self.name,
+            address=written(port.getHost()),
+            tls=self._section.tls,
         )
 
     @property
@@ -408,5 +410,5 @@ def refuse_start(twistd: MutableMapping[str, Any], problems: Sequence[str]) -> N
         for problem in problems:
             Application._log.critical("{problem}", problem=problem)
         if twistd.get("statusPipe") is not None:
-            os.write(twistd["statusPipe"], problems[0].encode()[:100])  # as much as twistd reads
+            os.write(twistd["statusPipe"], f"1 {problems[0]}".encode()[:100])  # as twistd reads it
     raise SystemExit(1)

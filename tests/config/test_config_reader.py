@@ -158,7 +158,7 @@ def test_form_and_content_together(problems):
 def test_files_that_are_none(tmp_path):
     """A missing file, a folder and text in another encoding are a line each."""
     for path, reason in (
-        (tmp_path / "no.ini", "cannot be read: No such file or directory"),
+        (tmp_path / "no.ini", "cannot be read: No such file or directory; -c FILE names another one"),
         (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / "a\0b", "cannot be read: no file name"),
     ):

@@ -1,5 +1,6 @@
 """Tests for xmpppush.config.values."""
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 
@@ -245,9 +246,25 @@ def test_database_url(tmp_path):
     assert refusal(convert, "sqlite:///x.sqlite") == "names a file that does not end in .db"
     assert refusal(convert, "sqlite:///:memory:") == "names a file that does not end in .db"
     assert refusal(convert, "mysql://x") == "is no address such as sqlite:///xmpppush.db"
+    assert refusal(convert, f"sqlite:///{'x' * 300}.db") == "cannot be used: File name too long"
     assert "PostgreSQL comes with a later version; use sqlite:///NAME.db" in refusal(
         convert, "postgresql://u:p@h/d"
     )
+
+
+def test_a_data_folder_of_somebody_else_is_no_bad_value(monkeypatch):
+    """Who may not look into it is told so by what opens the file, with the folder's name."""
+
+    def may_not(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", may_not)
+    assert values.database_url_in(Path("/srv"))("sqlite:///x.db") == "sqlite:////srv/x.db"
+
+
+def test_a_suggestion_is_spelled_as_in_the_list():
+    """Not as it is compared."""
+    assert refusal(values.choice("SCRAM-SHA-1", "PLAIN"), "plan").endswith("; did you mean 'PLAIN'?")
 
 
 CONVERTERS = [

@@ -66,7 +66,7 @@ def test_a_daemon_that_cannot_start_says_so(tmp_path, config):
         words = [TWISTD, f"--pidfile={pidfile}", f"--logfile={log}", "xmpppush", "-c", str(config)]
         done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert "cannot listen" in done.stderr
+    assert "'[listen:c2s] cannot listen" in done.stderr  # from its first letter on
     assert "[listen:c2s] cannot listen on tcp:" in log.read_text()
     assert not pidfile.exists()
 
@@ -122,6 +122,16 @@ def test_a_newer_database_is_left_alone(tmp_path, config):
     database.commit()
     database.close()
     assert "xmpppush.db" in refused(config)
+
+
+def test_ports_are_logged_once(tmp_path, config):
+    """By us, with the address; Twisted says the same about its factories."""
+    with ServerProcess(tmp_path) as server:
+        pass
+    log = server.log.read_text()
+    assert "[listen:c2s] listens on 127.0.0.1:" in log
+    assert "Factory" not in log
+    assert "Closed)" not in log
 
 
 def test_json_log(tmp_path, config):

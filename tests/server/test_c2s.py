@@ -256,7 +256,6 @@ def test_header_is_answered_to_whom_it_says(listener):
             "unsupported-version",
         ),
         ("<!DOCTYPE x [<!ENTITY a 'b'>]>", "restricted-xml"),
-        ("GET / HTTP/1.1\r\n\r\n<>", "not-well-formed"),
     ],
 )
 def test_bad_headers(listener, log, header, condition):
@@ -268,6 +267,16 @@ def test_bad_headers(listener, log, header, condition):
     assert_closed(peer)
     assert len(log) == 1
     assert log[0].startswith(f"stream of a client without login at 192.0.2.1 refused: {condition}")
+
+
+@pytest.mark.parametrize("first", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\n"])
+def test_no_line_of_the_log_for_what_is_no_stream(listener, log, first):
+    """Some clients try direct TLS at each login before they use STARTTLS; others look for open ports."""
+    peer = listener.connect()
+    peer.send(first)
+    assert peer.stream_error() == "not-well-formed"
+    assert_closed(peer)
+    assert log == []
 
 
 def test_missing_to_means_the_only_domain(listener):

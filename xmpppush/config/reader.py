@@ -149,7 +149,8 @@ def _read(path: Path, source: Source) -> str:
             data = file.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no file name"
-        raise ConfigError([f"{source.label}: cannot be read: {reason}"]) from None
+        hint = "; -c FILE names another one" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError([f"{source.label}: cannot be read: {reason}{hint}"]) from None
     if len(data) > MAX_FILE:
         raise ConfigError([f"{source.label}: larger than {MAX_FILE} bytes, so no configuration"])
     try:

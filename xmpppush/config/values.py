@@ -67,8 +67,9 @@ def shown(text: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that ``word`` was probably meant to be."""
-    matches = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    spellings = {one.lower(): one for one in known}
+    matches = get_close_matches(word.lower(), spellings, n=1, cutoff=0.6)
+    return spellings[matches[0]] if matches else None
 
 
 def suggestion(word: str, known: Iterable[str], form: str = "'{}'") -> str:
@@ -154,7 +155,7 @@ def choice(*allowed: str, also: dict[str, str] | None = None) -> Callable[[str],
     def convert(text: str) -> str:
         value = spellings.get(text.lower())
         if value is None:
-            raise BadValue(f"is none of {', '.join(allowed)}{suggestion(text, spellings)}")
+            raise BadValue(f"is none of {', '.join(allowed)}{suggestion(text, (*(also or ()), *allowed))}")
         return value
 
     return convert
@@ -343,7 +344,13 @@ def database_url_in(data_dir: Path) -> Callable[[str], str]:
         file = data_dir / text.removeprefix("sqlite:///")
         if file.suffix != ".db":
             raise BadValue("names a file that does not end in .db")
-        if file.is_dir():
+        try:
+            is_folder = file.is_dir()
+        except PermissionError:
+            is_folder = False  # what opens it says so, with the name of data_dir
+        except OSError as error:
+            raise BadValue(f"cannot be used: {error.strerror}") from None
+        if is_folder:
             raise BadValue("names a folder; a file is needed")
         return f"sqlite:///{file}"
 

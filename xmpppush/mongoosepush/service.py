@@ -17,7 +17,7 @@ from xmpppush.certificates import CertificateStore
 from xmpppush.config.sections import MongoosePushSection, TLSSection
 from xmpppush.errors import ConfigError
 from xmpppush.interfaces import IPushProvider
-from xmpppush.listening import explain_listen_error, parse_server_endpoint
+from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.mongoosepush.api import NotificationAPI, PushAPI
 from xmpppush.mongoosepush.http_server import HTTPServerFactory
 
@@ -113,7 +113,11 @@ class MongoosePush(Service):
             problem = explain_listen_error(self._text, error)
             raise ConfigError([f"[mongoosepush] endpoint: {problem}"]) from error
         self._port = result
-        self._log.info("push service listens on {endpoint}", endpoint=self._text)
+        self._log.info(
+            "[mongoosepush] listens on {address}, {scheme}",
+            address=written(result.getHost()),
+            scheme="plain http" if self._factory is self._server else "https",
+        )
 
     def stopService(self) -> "Deferred[None]":
         super().stopService()

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.words.protocols.jabber.jid import JID
 from twisted.words.xish.domish import Element
@@ -113,7 +113,10 @@ class C2SConnection(XMPPStream):
             self._factory.host.unbind(self)
 
     def streamRefused(self, fault: StreamFault) -> None:
-        self._log.info(
+        # Who is no client, or tries TLS at once before STARTTLS, as some clients do at each login.
+        is_noise = not self.domain and fault.condition == "not-well-formed"
+        self._log.emit(
+            LogLevel.debug if is_noise else LogLevel.info,
             "stream of {user} at {address} refused: {reason}",
             user=self.full or self.account or "a client without login",
             address=self.address,
