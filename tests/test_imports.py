@@ -37,6 +37,7 @@ TOOLS = (
     "xmpppush.http*",
     "xmpppush.listening",
     "xmpppush.logs",
+    "xmpppush.metrics",
     "xmpppush.notify",
     "xmpppush.trace",
 )

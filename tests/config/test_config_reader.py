@@ -424,10 +424,10 @@ def test_problem(problems, text, problem):
     ("text", "notices"),
     [
         ("[listen:s2s]\nendpoint = tcp:5269", ["[listen:s2s]"]),
-        ("[listen:web]\ntype = http\nendpoint = tcp:5280", ["[listen:web]"]),
+        ("[listen:web]\ntype = http\nendpoint = tcp:5280\n[admin]", []),
         ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
-        ("[c2s]\nack_timeout = 1m\n[s2s]\n[admin]\n", ["[s2s]", "[admin]"]),
+        ("[c2s]\nack_timeout = 1m\n[s2s]\n", ["[s2s]"]),
         ("[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x", ["[component]"]),
         ("[mongoosepush]\n[mongoosepush:fcm:default]\nappfile = server.ini", ["[mongoosepush:fcm:default]"]),
         (
@@ -487,6 +487,7 @@ def test_roles_without_their_neighbours(read):
         "[mod_pubsub] plugins 'pusch' has no effect in this version; did you mean 'push'?",
         "[mod_pubsub] has no effect without [mod_push_service_mongoosepush]",
     )
+    assert read("[admin]").notices == ("[admin] has no effect without a listener of type http",)
     pool = "[http_connections:p]\nserver = http://x\n[mod_push_service_mongoosepush]\npool_name = p\n"
     assert read(pool).notices == ("[mod_push_service_mongoosepush] has no effect without [mod_pubsub]",)
     assert read("[server]\ndomains =\n[mod_push]").notices == (

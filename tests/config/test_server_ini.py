@@ -60,13 +60,11 @@ def test_what_is_commented_out_is_right_too(tmp_path):
         "[listen:s2s]",
         "[listen:component]",
         "[listen:websocket]",
-        "[listen:http]",
         "[component]",
         "[s2s]",
         "[mongoosepush:fcm:default]",
         "[mongoosepush:apns:prod]",
         "[mongoosepush:apns:dev]",
-        "[admin]",
     ]
 
 

@@ -1,5 +1,8 @@
 """From a message to its deliveries, and what an app server's errors do to a registration."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -443,3 +446,30 @@ def test_enable_warns_of_what_cannot_work():
     world.pubsub.error = NodeNotFound("no such node")
     Deferred.fromCoroutine(world.publisher.check(registration))
     assert len(world.registrations) == 1
+
+
+def test_decisions_are_counted():
+    """For each registration that a message concerns: the operator sees why there was a push, or none."""
+
+    class Nobody:
+        name = "nobody"
+
+        def publish_notification(self, account, notification, registrations):
+            return registrations[:1]
+
+    world = World(plugin=Chain([defaults, Nobody()]))
+    assert world.deliveries() == ()
+    assert set(world.publisher.decisions.values()) == {0}
+    for node in ("n1", "n2", "n3"):
+        world.enabled(node=node, resource=node)
+    reading = {"n3": SimpleNamespace(resource="n3", priority=0, hibernated=False, answering=True)}
+    world.deliveries(sessions=reading)
+    assert world.publisher.decisions == Counter(push=1, filtered=1, online=1)
+    world.deliveries(MESSAGE.replace("<body>Hi</body>", ""))
+    assert world.publisher.decisions == Counter(push=1, filtered=4, online=1)
+    world.pubsub.error = Forbidden("no")
+    world.deliveries()
+    assert world.publisher.decisions["refused"] == 1
+    world.pubsub.hosts = frozenset()
+    world.deliveries()
+    assert world.publisher.decisions["unreachable"] == 1

@@ -34,6 +34,8 @@ NOW = 1000.0
 class Pool:
     """Takes requests; answers come from ``answers`` at once, or from the test."""
 
+    trouble = None
+
     def __init__(self):
         self.requests = []
         self.open = deque()
@@ -781,3 +783,44 @@ def test_lost_pushes_are_not_a_flood_of_lines(world, log):
         "push service refused a notification for node node-1: 413; it is lost",
     ]
     assert bridge.outcomes["refused"] == 102
+
+
+def test_outcomes_are_counted_by_service(world):
+    """Known services from zero on, so that a rate can be told from the first one."""
+    bridge = world.bridge()
+    assert bridge.by_service["apns", "delivered"] == 0
+    assert len(bridge.by_service) == 12
+    for code, service in ((200, "fcm"), (410, "apns"), (400, "fcm"), (503, "fcm")):
+        world.pool.answers.append(Response(code))
+        bridge.enqueue(world.stored(service=service))
+    assert {key: number for key, number in bridge.by_service.items() if number} == {
+        ("fcm", "delivered"): 1,
+        ("apns", "unregistered"): 1,
+        ("fcm", "refused"): 1,
+        ("fcm", "postponed"): 1,
+    }
+
+
+def test_latency_counts_from_the_message_to_the_final_answer(world):
+    """Retries are part of it."""
+    bridge = world.bridge()
+    bridge.enqueue(world.stored(created=NOW - 2.0))
+    world.pool.answer(503)
+    assert sum(bridge.latency.counts) == 0
+    world.clock.advance(1.0)
+    world.pool.answer()
+    assert (sum(bridge.latency.counts), bridge.latency.total) == (1, 3.0)
+
+
+def test_trouble_lasts_until_the_push_service_answers_well(world):
+    """Also an answer that the device is gone is one."""
+    bridge = world.bridge()
+    assert bridge.trouble is None
+    bridge.enqueue(world.stored())
+    world.pool.answer(503, b'{"reason":"service_unavailable"}')
+    assert bridge.trouble == "fcm: 503 service_unavailable"
+    world.clock.advance(1.0)
+    world.pool.answer(410)
+    assert bridge.trouble is None
+    world.pool.trouble = "connection refused"
+    assert bridge.trouble == "connection refused"

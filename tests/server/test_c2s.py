@@ -1092,3 +1092,22 @@ def test_stop_with_nobody_there(listener):
     """Done at once."""
     assert listener.factory.close_all().called
     assert listener.clock.getDelayedCalls() == []
+
+
+# figures
+
+
+def test_stanzas_are_counted(listener):
+    """By kind and direction, of all connections together; what is no stanza is not."""
+    alice, bob = listener.bind(), listener.bind("bob")
+    received, sent = dict(listener.factory.traffic.received), dict(listener.factory.traffic.sent)
+    assert received == {}  # binding is the connection's own
+    alice.send(MESSAGE * 2 + "<presence/><iq type='get' id='1'><query xmlns='x'/></iq>")
+    bob.send("<message type='nonsense'/>")
+    assert listener.factory.traffic.received == {"message": 3, "presence": 1, "iq": 1}
+    for xml in ("<message/>", "<message from='a'/>", "<presence to='b'/>", "<iq type='result' id='1'/>"):
+        bob.protocol.send_xml(xml)
+    bob.protocol.close()
+    bob.protocol.send_xml("<message/>")
+    new = {kind: number - sent[kind] for kind, number in listener.factory.traffic.sent.items()}
+    assert new == {"message": 2, "presence": 1, "iq": 1}

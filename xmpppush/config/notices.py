@@ -10,8 +10,8 @@ from xmpppush.config.sections import Config
 from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
-LISTENERS_AT_WORK = ("c2s",)
-SECTIONS_TO_COME = ("component", "s2s", "admin")
+LISTENERS_AT_WORK = ("c2s", "http")
+SECTIONS_TO_COME = ("component", "s2s")
 SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
@@ -32,6 +32,8 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     for section in given:
         if section in idle or section in SECTIONS_TO_COME or section.startswith(SECTION_HEADS_TO_COME):
             yield f"[{section}]", NO_EFFECT
+    if "admin" in given and not any(each.type == "http" for each in config.listeners):
+        yield "[admin]", "has no effect without a listener of type http"
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
     if config.mod_push is not None:

@@ -1,5 +1,6 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
@@ -54,6 +55,7 @@ SAVED_AT_ONCE = 500
 MAX_REASON = 200
 MAX_IN_TRACE = 100  # characters of a stanza id or an address
 
+DECISIONS = ("push", "online", "filtered", "suspended", "unreachable", "refused")
 _EMPTY = Notification()
 
 
@@ -70,6 +72,12 @@ class Publisher:
         suspend_retry: Seconds until a suspended one is tried again.
         batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
         trace: Told of each decision about a message that a registration concerns.
+
+    Attributes:
+        decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
+            their device reads the message itself; ``filtered``, it is no message to push, or a plugin
+            left them out; ``suspended``, they wait for a later try; ``unreachable``, there is no way to
+            the app server; ``refused``, it answered with an error.
     """
 
     _log = Logger()
@@ -106,6 +114,7 @@ class Publisher:
         self._workers = Workers(workers)
         self._unreachable: set[str] = set()
         self._saving: IDelayedCall | None = None
+        self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
 
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
@@ -128,24 +137,31 @@ class Publisher:
         registrations = to_notify(enabled, sessions, self._notify)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
+            self.decisions["online"] += len(enabled) - len(registrations)
             for registration in left_out(enabled, registrations):
                 note(registration.node, Decision.ONLINE, why)
             if not registrations:
                 return ()
         importance = self._plugin.should_publish(account, stanza)
         if not importance:
+            self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
             return ()
-        notification = self._plugin.prepare_notification(account, stanza)
+        notification = None
+        if self._plugin.should_publish(account, stanza):
+            notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
+            self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, "plugin")
             return ()
         if any_suspended:
             waiting, registrations = registrations, self._without_waiting(registrations)
+            self.decisions["suspended"] += len(waiting) - len(registrations)
             for registration in left_out(waiting, registrations):
                 note(registration.node, Decision.SUSPENDED, registration.reason)
         wanted = self._plugin.publish_notification(account, notification, registrations)
         if len(wanted) < len(registrations):
+            self.decisions["filtered"] += len(registrations) - len(wanted)
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
         at_once = type(importance) is Importance and importance.urgent
@@ -159,10 +175,12 @@ class Publisher:
             try:
                 delivery = await self._accept(registration, counted(notification, missed), trace)
             except PushError as error:
+                self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
                 note(registration.node, Decision.NOT_PUBLISHED, told(error))
                 # Not waited for: the sender's next message would overtake this one.
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
+            self.decisions["push"] += 1
             note(registration.node, Decision.ACCEPTED, why)
             if registration.errors:
                 start(self._succeeded(registration, trace), self._not_noted, registration)

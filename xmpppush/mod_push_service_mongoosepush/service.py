@@ -35,6 +35,7 @@ from xmpppush.errors import (
 from xmpppush.http.outage import QUIET, Outage
 from xmpppush.http_connections import HTTPPool, Response
 from xmpppush.interfaces import IMessageStore, IPushService, ITrace
+from xmpppush.metrics import Histogram
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
@@ -47,6 +48,9 @@ PAGE = 500
 STOP_TIME = 3.0  # seconds that stopping waits for answers
 MAX_LINES = 10  # about lost notifications in half a minute
 STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
+OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "postponed")
+# Seconds: from a push service next door to one that was down for a night.
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
 First = Callable[[PushError | None], None]
 
@@ -80,6 +84,8 @@ class MongoosePushBridge(Service):
     Attributes:
         outcomes: How many deliveries were ``delivered``, ``unregistered``, ``refused``, ``given-up`` or
             ``collapsed``, and how many tries were ``postponed``.
+        by_service: The same by service and outcome.
+        latency: Seconds from accepting a message to the push service's final answer.
     """
 
     name = "mod_push_service_mongoosepush"
@@ -113,6 +119,10 @@ class MongoosePushBridge(Service):
                 of its sender replace it.
         """
         self.outcomes: Counter[str] = Counter()
+        self.by_service: Counter[tuple[str, str]] = Counter(
+            {(service, outcome): 0 for service in services for outcome in OUTCOMES}
+        )
+        self.latency = Histogram(BOUNDS)
         self._policy = RetryPolicy(section.retry_base, section.retry_cap, section.max_attempts, section.ttl)
         self._pool = pool
         self._messages = messages
@@ -155,6 +165,18 @@ class MongoosePushBridge(Service):
     def outages(self) -> dict[str, str]:
         """Services (fcm, apns) to which nothing is sent at the moment but probes, and why."""
         return self._schedule.closed_lanes()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing gets through at present, as far as the last answer tells."""
+        if self._pool.trouble:
+            return self._pool.trouble
+        reasons = [
+            f"{service}: {outage.reason}"
+            for service, outage in sorted(self._outages.items())
+            if outage.since is not None
+        ]
+        return "; ".join(reasons) or None
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
@@ -237,13 +259,15 @@ class MongoosePushBridge(Service):
 
     def _answered(self, response: Response, delivery: Delivery) -> None:
         error = outcome_of(response.code, response.body, response.retry_after)
+        if not isinstance(error, TryLater):
+            self.latency.observe(self._clock.seconds() - delivery.created)
+            if self._outages:
+                self._is_well(delivery.service)
         if error is None:
             gone = self._schedule.succeeded(delivery, self._clock.seconds())
             if gone:
                 self._replaced(gone)
-            if self._outages:
-                self._is_well(delivery.service)
-            self.outcomes["delivered"] += 1
+            self._count(delivery, "delivered")
             self._note(delivery, Decision.DELIVERED, f"HTTP {response.code}", delivery.attempts + 1)
             self._settle(delivery.id)
             if self._firsts:
@@ -272,6 +296,10 @@ class MongoosePushBridge(Service):
         self._log.failure("delivery could not be concluded", failure)
 
     # Concluding.
+
+    def _count(self, delivery: Delivery, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        self.by_service[delivery.service, outcome] += 1
 
     def _note(
         self, delivery: Delivery, decision: Decision, reason: str, attempt: int, **fields: object
@@ -304,7 +332,7 @@ class MongoosePushBridge(Service):
                 self._note(delivery, Decision.UNREGISTERED, told(error), delivery.attempts + 1)
                 self._forget_device(delivery)
             else:
-                self.outcomes["refused"] += 1
+                self._count(delivery, "refused")
                 self._note(delivery, Decision.REFUSED, told(error), delivery.attempts + 1)
                 self._lost(
                     Refused,
@@ -339,13 +367,13 @@ class MongoosePushBridge(Service):
         are sent.
         """
         for delivery in gone:
-            self.outcomes["collapsed"] += 1
+            self._count(delivery, "collapsed")
             self._note(delivery, Decision.COLLAPSED, "", delivery.attempts)
             self._settle(delivery.id)
             self._tell_first(delivery, TryLater("replaced by a newer one"))
 
     def _forget_device(self, delivery: Delivery) -> None:
-        self.outcomes["unregistered"] += 1
+        self._count(delivery, "unregistered")
         self._storing += 1
 
         def failed(failure: Failure) -> None:
@@ -372,7 +400,7 @@ class MongoosePushBridge(Service):
                 return self._give_up(delivery, error.reason, attempts)
             # Most likely our stopping cut it off, which says nothing about the notification.
             delay = 0.0
-        self.outcomes["postponed"] += 1
+        self._count(delivery, "postponed")
         self._note(delivery, Decision.POSTPONED, told(error), attempts, delay=round(delay, 1))
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1
@@ -391,7 +419,7 @@ class MongoosePushBridge(Service):
         self._check_stopped()
 
     def _give_up(self, delivery: Delivery, reason: str, attempts: int | None = None) -> GivenUp:
-        self.outcomes["given-up"] += 1
+        self._count(delivery, "given-up")
         error = GivenUp(reason)
         tries = delivery.attempts if attempts is None else attempts
         self._note(delivery, Decision.GIVEN_UP, told(error), tries)

@@ -25,6 +25,7 @@ from xmpppush.config.sections import AuthSection, C2SSection, LimitsSection, Lis
 from xmpppush.errors import BadStanza, ConfigError, NotAllowed, PushError
 from xmpppush.interfaces import IAuthenticator, ISessionHost
 from xmpppush.jids import BadJid, parse_jid
+from xmpppush.metrics import Traffic
 from xmpppush.server import sasl, sm
 from xmpppush.server.parser import StreamFault
 from xmpppush.server.sasl import SASLFailure
@@ -78,7 +79,8 @@ class C2SConnection(XMPPStream):
         self._refilled = factory.clock.seconds()
         # Numbers of the stanzas before each <r/> that is not answered yet.
         self._acks_wanted: deque[int] = deque()
-        super().__init__(factory.host.domains, factory.clock, factory.random)
+        self._stanzas = factory.traffic.received
+        super().__init__(factory.host.domains, factory.clock, factory.random, factory.traffic.written)
 
     # The connection.
 
@@ -479,6 +481,7 @@ class C2SConnection(XMPPStream):
                 raise StreamFault("invalid-namespace")
             self._not_a_stanza(stanza)
             return
+        self._stanzas[name] += 1
         session = self.session
         assert session is not None
         number = session.sm.received() if session.sm is not None else 0
@@ -586,6 +589,7 @@ class C2SFactory(ServerFactory):
         secret: Makes the salts of accounts that do not exist. With one that outlives the process
             nobody can tell them from others by a restart.
         management: ``[c2s]``: for how long streams may be resumed, and acknowledgements may take.
+        traffic: Counts stanzas, for listeners that count together.
 
     Attributes:
         connections: All of them, bound or not.
@@ -608,6 +612,7 @@ class C2SFactory(ServerFactory):
         throttles: tuple[Throttle, Throttle] | None = None,
         secret: bytes = b"",
         management: C2SSection | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self.listen = listen
         self.auth = auth
@@ -621,6 +626,7 @@ class C2SFactory(ServerFactory):
         self.addresses, self.accounts = throttles or throttles_for(auth)
         self.secret = secret or self.random(32)
         self.management = management or C2SSection()
+        self.traffic = traffic or Traffic()
         self.connections: set[C2SConnection] = set()
         self._networks: Counter[str] = Counter()
         self._refusing: set[str] = set()

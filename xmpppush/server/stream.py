@@ -4,6 +4,7 @@ The receiving side of an XML stream (RFC 6120 section 4): header, stream errors,
 What the elements mean is for a subclass: `C2SConnection` for clients.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -48,6 +49,7 @@ class XMPPStream(Protocol):
         domains: Domains that a header may be addressed to.
         clock: Times everything here.
         random: Gives that many random octets.
+        written: Counts by its first characters what is sent (`xmpppush.metrics.Traffic`).
 
     Attributes:
         domain: Of the header, prepared; ``""`` before the first one.
@@ -69,7 +71,14 @@ class XMPPStream(Protocol):
     _header_sent = False
     _close_timer: Any = None
 
-    def __init__(self, domains: Collection[str], clock: IReactorTime, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        domains: Collection[str],
+        clock: IReactorTime,
+        random: Callable[[int], bytes],
+        written: Counter[str] | None = None,
+    ) -> None:
+        self._written: Counter[str] = Counter() if written is None else written
         self._domains = domains
         self._clock = clock
         self._random = random
@@ -166,6 +175,7 @@ class XMPPStream(Protocol):
         """Send an already serialised stanza; dropped where the stream is closed."""
         if self.closed:
             return
+        self._written[xml[:4]] += 1
         data = xml.encode("utf-8")
         self.transport.write(data)  # type: ignore[union-attr]
         if self._clogged is not None:
