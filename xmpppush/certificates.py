@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, Connection, Context
+from OpenSSL.SSL import Connection, Context
 from service_identity import VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
@@ -70,16 +70,12 @@ class Credentials:
     def options(self) -> CertificateOptions:
         """For a server that speaks TLS 1.2 and newer and asks for no client certificate."""
         # Twisted's types still name pyOpenSSL's own classes, which pyOpenSSL warns about by now.
-        options = CertificateOptions(
+        return CertificateOptions(
             privateKey=self.key,  # type: ignore[arg-type]
             certificate=self.certificate,  # type: ignore[arg-type]
             extraCertChain=list(self.chain),  # type: ignore[arg-type]
             raiseMinimumTo=TLSVersion.TLSv1_2,
         )
-        # Twisted's own choice ends in an internal error for whoever offers protocols and gets none: that is
-        # curl (h2, http/1.1) as well as every XMPP client with direct TLS (xmpp-client, XEP-0368).
-        options.getContext().set_alpn_select_callback(lambda _connection, _offered: NO_OVERLAPPING_PROTOCOLS)
-        return options
 
 
 class CertificateStore:
@@ -89,7 +85,6 @@ class CertificateStore:
     Files are read and made when first asked for, blocking: ask before ports open.
 
     Attributes:
-        domains: All that it knows of, the first for who asks for none.
         ca_path: PEM file with the certificate of the generated authority; there after
             `ensure_authority` or the first generated certificate.
     """
@@ -113,7 +108,7 @@ class CertificateStore:
         self.ca_path = self._folder / "ca.pem"
         self._tls = tls
         self._tls_domains = dict(tls_domains or {})
-        self.domains = tuple(dict.fromkeys((*domains, *self._tls_domains)))
+        self._domains = tuple(dict.fromkeys((*domains, *self._tls_domains)))
         self._now = _clock_reader(clock)
         self._credentials: dict[str, Credentials] = {}
         self._options: dict[str, CertificateOptions] = {}
@@ -140,7 +135,7 @@ class CertificateStore:
         """
         if section.certfile is not None:
             return self._configured(PUSH_SERVICE, section, PUSH_SERVICE, ())
-        wanted = tuple(dict.fromkeys((*LOOPBACK_NAMES, *names, *self.domains)))
+        wanted = tuple(dict.fromkeys((*LOOPBACK_NAMES, *names, *self._domains)))
         return self._generated(PUSH_SERVICE, "push-service.pem", wanted)
 
     def sni_options(self, domains: Sequence[str] = ()) -> IOpenSSLServerConnectionCreator:
@@ -151,7 +146,7 @@ class CertificateStore:
             domains: Served on this port, the first to clients that name none or another; by default
                 all that the store knows of.
         """
-        served = tuple(domains) or self.domains
+        served = tuple(domains) or self._domains
         if not served:
             raise ValueError("no domain to choose a certificate for")
         return _ChoosesByName({_ascii(domain): self.server_options(domain) for domain in served})

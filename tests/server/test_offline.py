@@ -5,9 +5,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from xmpppush.errors import StorageError
-from xmpppush.server.handed import HandedMessages
 from xmpppush.server.offline import BATCH, MAX_HELD, PORTION, OfflineMessages
-from xmpppush.server.resources import Resources
 from xmpppush.testing.builders import an_offline_message
 from xmpppush.testing.sessions import stanza_of
 
@@ -47,9 +45,7 @@ class Session:
     def send(self, stanza):
         self.got.append(str(stanza.body))
 
-    managed = False
-
-    def send_xml(self, xml, what=None):
+    def send_xml(self, xml):
         self.send(stanza_of(xml))
 
     def close(self, condition, text=""):
@@ -78,8 +74,7 @@ def clock():
 
 @pytest.fixture
 def offline(messages, rerouted, clock):
-    handed = HandedMessages(messages, Resources(), None, clock)
-    return OfflineMessages(messages, clock, lambda held: rerouted.append(str(held.stanza.body)), handed)
+    return OfflineMessages(messages, clock, lambda held: rerouted.append(str(held.stanza.body)))
 
 
 def send(offline, session, body):

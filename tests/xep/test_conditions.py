@@ -77,7 +77,6 @@ def test_every_error_of_ours_has_a_condition():
         "SchemaTooOld",
         "DeliveryError",
         "TryLater",
-        "Unreachable",
         "GivenUp",
     }
 

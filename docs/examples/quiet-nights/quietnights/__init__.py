@@ -1,1 +1,0 @@
-"""No push notifications at night, except for calls."""

@@ -1,1 +1,0 @@
-"""Listeners of type http: health and metrics for operators."""
