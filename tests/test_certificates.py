@@ -183,6 +183,17 @@ def test_direct_tls_chooses_by_name(tmp_path):
     assert handshake(options, client, None)["subjectAltName"] == (("DNS", "one.example"),)
 
 
+@pytest.mark.parametrize("kind", ["server_options", "service_options", "sni_options"])
+@pytest.mark.parametrize("offered", ["xmpp-client", "h2 http/1.1"])
+def test_clients_may_offer_protocols(tmp_path, kind, offered):
+    """ALPN (RFC 7301) is answered with nothing, not with an alert: each port speaks one protocol anyway."""
+    store = CertificateStore(tmp_path, domains=["localhost"])
+    arguments = {"server_options": ["localhost"], "service_options": [TLSSection()]}.get(kind, [])
+    client = client_of(store.ca_path)
+    client.set_alpn_protocols(offered.split())
+    handshake(getattr(store, kind)(*arguments), client, "localhost")
+
+
 def test_generated_files_are_private(tmp_path, clock):
     """The folder is 0700, what is in it 0600, and an old folder is tightened."""
     (tmp_path / "tls").mkdir(mode=0o755)

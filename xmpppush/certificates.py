@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL.SSL import Connection, Context
+from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, Connection, Context
 from service_identity import VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
@@ -70,12 +70,16 @@ class Credentials:
     def options(self) -> CertificateOptions:
         """For a server that speaks TLS 1.2 and newer and asks for no client certificate."""
         # Twisted's types still name pyOpenSSL's own classes, which pyOpenSSL warns about by now.
-        return CertificateOptions(
+        options = CertificateOptions(
             privateKey=self.key,  # type: ignore[arg-type]
             certificate=self.certificate,  # type: ignore[arg-type]
             extraCertChain=list(self.chain),  # type: ignore[arg-type]
             raiseMinimumTo=TLSVersion.TLSv1_2,
         )
+        # Twisted's own choice ends in an internal error for whoever offers protocols and gets none: that is
+        # curl (h2, http/1.1) as well as every XMPP client with direct TLS (xmpp-client, XEP-0368).
+        options.getContext().set_alpn_select_callback(lambda _connection, _offered: NO_OVERLAPPING_PROTOCOLS)
+        return options
 
 
 class CertificateStore:
