@@ -239,6 +239,9 @@ class DemoServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+_CLIENTS: list[Any] = []
+
+
 class Client:
     """An XMPP client with one account: logs in over STARTTLS, trusts the generated CA only."""
 
@@ -247,6 +250,9 @@ class Client:
 
         self._server = server
         self._xmpp: Any = ClientXMPP(jid, password)
+        # slixmpp cancels its sender task when it is garbage collected, and asyncio complains on the
+        # terminal of a task that was still pending then. asyncio.run ends it in time.
+        _CLIENTS.append(self._xmpp)
         self._xmpp.enable_direct_tls = False
         self._xmpp.enable_plaintext = False
         self._xmpp.ca_certs = server.ca_file
