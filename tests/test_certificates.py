@@ -189,7 +189,7 @@ def test_clients_may_offer_protocols(tmp_path, kind, offered):
     """ALPN (RFC 7301) is answered with nothing, not with an alert: each port speaks one protocol anyway."""
     store = CertificateStore(tmp_path, domains=["localhost"])
     arguments = {"server_options": ["localhost"], "service_options": [TLSSection()]}.get(kind, [])
-    client = client_of(store.ca_path)
+    client = client_of(store.ensure_authority())
     client.set_alpn_protocols(offered.split())
     handshake(getattr(store, kind)(*arguments), client, "localhost")
 
