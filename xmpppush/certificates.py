@@ -208,11 +208,11 @@ class CertificateStore:
                     )
             else:
                 authority = make_authority(self._now())
-                _write(path, _bundle(authority))
+                write_private(path, _bundle(authority))
                 self._log.info("generated a certificate authority: {path}", path=str(self.ca_path))
             public = authority.certificate.public_bytes(Encoding.PEM)
             if not self.ca_path.exists() or self.ca_path.read_bytes() != public:
-                _write(self.ca_path, public)
+                write_private(self.ca_path, public)
         self._authority = authority
         return authority
 
@@ -223,7 +223,7 @@ class CertificateStore:
             if found is not None and _still_good(found, authority, names, self._now()):
                 return found
         made = issue(authority, names, self._now())
-        _write(path, _bundle(made))
+        write_private(path, _bundle(made))
         self._log.info(
             "generated a certificate for {names}, valid until {expires}: {path}",
             names=", ".join(names),
@@ -439,11 +439,12 @@ def _read_bundle(path: Path) -> Credentials | None:
     return Credentials(key, certificate)  # type: ignore[arg-type]
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """
     Put a file in place whole or not at all, readable by its owner alone.
 
-    A leftover of a killed process has the same temporary name and is overwritten (the lock is held).
+    A leftover of a killed process has the same temporary name and is overwritten: the caller is the only one
+    who writes there, by a lock or by a claim on the folder.
     """
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

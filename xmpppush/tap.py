@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from xmpppush import __version__
-from xmpppush.certificates import CertificateStore
+from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.config.sections import Config, ListenSection
 from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
@@ -306,10 +306,7 @@ class Application(MultiService):
 def lasting_secret(path: Path) -> bytes:
     """32 random octets that outlive the process; they make the salts of accounts that do not exist."""
     if not path.exists():
-        new = path.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_bytes(random.SystemRandom().randbytes(32))
-        new.rename(path)
+        write_private(path, random.SystemRandom().randbytes(32))
     return path.read_bytes()
 
 

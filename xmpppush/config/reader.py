@@ -116,8 +116,6 @@ PLAIN_SECTIONS = (
 )
 NAMED_SECTIONS = ("tls", "listen", "component", "http_connections", "mongoosepush:fcm", "mongoosepush:apns")
 
-required_text = line
-
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
     """

@@ -241,7 +241,6 @@ class Publisher:
         return lines
 
     async def _first_outcome(self, delivery: Delivery) -> PushError | None:
-
         outcome: Deferred[PushError | None] = Deferred()
         assert self._push_service is not None
         self._push_service.enqueue(delivery, outcome.callback)
