@@ -40,7 +40,7 @@ constraints:
 	rm -rf $(VENV)/fresh
 	$(PYTHON) -m venv $(VENV)/fresh
 	$(VENV)/fresh/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,postgres,cluster]'
-	$(VENV)/fresh/bin/python -m pip freeze --exclude xmpppush 2>/dev/null | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
+	$(VENV)/fresh/bin/python -m pip freeze --all --exclude xmpppush --exclude pip 2>/dev/null | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
 	rm -rf $(VENV)/fresh
 
 clean:

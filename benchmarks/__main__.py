@@ -45,6 +45,7 @@ def main() -> None:
 @click.option("--agent", type=click.Choice(["fast", "stock"]), default="fast", show_default=True)
 @click.option("--api-version", type=click.Choice(["v1", "v2", "v3"]), default="v3", show_default=True)
 @click.option("--connections", default=Setup().connections, show_default=True, help="max_http_connections.")
+@click.option("--delay", default=0.0, help="Seconds that the push service takes to answer.")
 @click.option("--profile", type=click.Path(path_type=Path), help="cProfile the server into this file.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of the table.")
 def pipeline(
@@ -57,12 +58,15 @@ def pipeline(
     agent: str,
     api_version: str,
     connections: int,
+    delay: float,
     profile: Path | None,
     as_json: bool,
 ) -> None:
     """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
     load = Load(messages, users, senders, in_flight, rate, runs)
-    setup = Setup(agent, api_version, connections, profile=profile.absolute() if profile else None)
+    setup = Setup(
+        agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None
+    )
     try:
         result = measure(load, setup)
     except ServerFailed as error:

@@ -52,6 +52,7 @@ class Setup:
     Attributes:
         agent: ``fast`` or ``stock``: XMPPPUSH_HTTP_AGENT.
         connections: ``max_http_connections``.
+        delay: Seconds that the push service takes to answer.
         profile: Run the server under cProfile, which writes there; figures are then worth nothing.
     """
 
@@ -59,6 +60,7 @@ class Setup:
     api_version: str = "v3"
     connections: int = 100
     log_level: str = "info"
+    delay: float = 0.0
     profile: Path | None = None
 
 
@@ -125,8 +127,9 @@ class Result:
 class Pipeline:
     """Sends what ``load`` says and listens for what comes out at the other end."""
 
-    def __init__(self, load: Load, server: ServerProcess) -> None:
+    def __init__(self, load: Load, server: ServerProcess, delay: float = 0.0) -> None:
         self._load = load
+        self._delay = delay
         self._server = server
         self._tally = Tally(0, 0)
         self._room = asyncio.Semaphore(load.in_flight) if load.in_flight else None
@@ -164,7 +167,7 @@ class Pipeline:
         sending = asyncio.gather(*(self._send(*pair, start) for pair in zip(senders, shares, strict=True)))
         at_end = await self._wait_for_the_last(sending)
         # The rows of the last pushes are still to be deleted: that is part of the price.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5 + self._delay)
         after = self._server.usage()
         wall = tally.last_arrival - start if tally.pushes else time.perf_counter() - start
         latencies = tally.latencies()
@@ -258,7 +261,7 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
         assert pipeline is not None
         pipeline.on_request(device, request)
 
-    sink = await listen(listener)
+    sink = await listen(listener, delay=setup.delay)
     settings = {
         "sink_port": sink.sockets[0].getsockname()[1],
         "api_version": setup.api_version,
@@ -272,7 +275,7 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
     server.add_users([*names, *(f"user{number}" for number in range(load.users))])
     server.start(core, setup.profile)
     try:
-        pipeline = Pipeline(load, server)
+        pipeline = Pipeline(load, server, setup.delay)
         await pipeline.prepare()
         async with logged_in(names, server.port) as senders:
             runs = [await pipeline.run(senders, number * load.messages) for number in range(load.runs)]

@@ -14,8 +14,9 @@ Listener = Callable[[str, dict[str, object] | None], None]
 class _Connection(asyncio.Protocol):
     """One kept-alive connection; the methods in lower case are asyncio's and httptools'."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, delay: float) -> None:
         self._listener = listener
+        self._delay = delay
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._body = b""
@@ -40,7 +41,10 @@ class _Connection(asyncio.Protocol):
         device = self._url.rpartition(b"/")[2].decode("ascii", "replace")
         self._listener(device, _object_in(self._body))
         self._url = self._body = b""
-        self._transport.write(ANSWER)
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, self._transport.write, ANSWER)
+        else:
+            self._transport.write(ANSWER)
 
 
 def _object_in(body: bytes) -> dict[str, object] | None:
@@ -60,7 +64,7 @@ def text_of(request: dict[str, object] | None) -> str:
     return text if isinstance(text, str) else ""
 
 
-async def listen(listener: Listener, port: int = 0) -> asyncio.Server:
-    """Take notifications on 127.0.0.1; the port is in ``server.sockets``."""
+async def listen(listener: Listener, port: int = 0, delay: float = 0.0) -> asyncio.Server:
+    """Take notifications on 127.0.0.1, answer after ``delay`` s; the port is in ``server.sockets``."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: _Connection(listener), "127.0.0.1", port, backlog=1024)
+    return await loop.create_server(lambda: _Connection(listener, delay), "127.0.0.1", port, backlog=1024)

@@ -25,8 +25,11 @@ from xmpppush.commands import (
 )
 from xmpppush.config.reader import load
 from xmpppush.control import ControlServer, claim
+from xmpppush.model import TraceLimits, TraceNote
 from xmpppush.storage import open_inline
+from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_registration
+from xmpppush.trace import Trace
 
 TOKEN = "fcm-token-0123456789abcdef"
 
@@ -303,11 +306,18 @@ def test_registrations_are_listed_with_shortened_tokens(run, config):
     status, output, _ = run("push", "list")
     assert status == 0
     assert (
-        output
-        == "alice@localhost\tphone\tpubsub.localhost\tnode-1\tfcm\tfcm-to...\t1970-01-01T00:16:40Z\t0\n"
+        output == "alice@localhost\tphone\tpubsub.localhost\tnode-1\tfcm\tfcm-to...\t1970-01-01T00:16:40Z\t0"
+        "\tactive\n"
     )
     assert TOKEN in run("push", "list", "alice@localhost", "--show-tokens")[1]
     assert run("push", "list", "bob@localhost")[:2] == (0, "")
+
+
+def test_a_suspended_registration_says_until_when_and_why(run, config):
+    """An operator sees it without a look into the log."""
+    register(config, errors=10, state="suspended", reason="the sender may not", next_try=90_000.0)
+    output = run("push", "list")[1]
+    assert output.endswith("\t10\tsuspended until 1970-01-02T01:00:00Z: the sender may not\n")
 
 
 def test_names_of_strangers_do_not_steer_the_terminal(run, config):
@@ -360,6 +370,79 @@ def test_a_test_notification_needs_the_server(run):
     assert status == 1
     assert errors.startswith("no server is running with ")
     assert errors.endswith("; start it first\n")
+
+
+# The trace.
+
+
+def noted(config, *notes):
+    storage = open_inline(config.storage, config.server.data_dir)
+    storage.traces.add(notes, TraceLimits(0.0, 1000))
+    storage.close()
+
+
+def a_story(trace="t1", at=1000.0, node="n1"):
+    return [
+        TraceNote(trace, at, "alice@localhost", node, "accepted", "no-session", {"sender": "bob@localhost"}),
+        TraceNote(trace, at + 1, "alice@localhost", node, "delivered", "HTTP 200", {"attempt": 1}),
+    ]
+
+
+def test_pushes_are_explained(run, config):
+    """Of an account, the newest at the end, or one by its id."""
+    register(config)
+    noted(config, *a_story(), *a_story("t2", at=2000.0))
+    status, output, _ = run("push", "trace", "Alice@Localhost")
+    assert status == 0
+    assert [line.rpartition("  ")[2] for line in output.splitlines() if line[0] != " "] == ["[t1]", "[t2]"]
+    assert "delivered to the push service, try 1: HTTP 200" in output
+    assert run("push", "trace", "alice@localhost", "--last", "1")[1].startswith(
+        "1970-01-01 00:33:20.000 UTC "
+    )
+    assert run("push", "trace", "--id", "t1")[1].startswith("1970-01-01 00:16:40.000 UTC  message from bob@")
+
+
+def test_nothing_to_explain_is_explained(run, config):
+    """No registration, or no message."""
+    assert run("push", "trace", "alice@localhost")[:2] == (
+        0,
+        "alice@localhost has no push registration: its messages push nothing\n",
+    )
+    register(config)
+    assert run("push", "trace", "alice@localhost")[:2] == (
+        0,
+        "nothing is noted about alice@localhost: no message met its 1 registration\n",
+    )
+    assert run("push", "trace", "--id", "\x1b[31m")[2] == (
+        "\\x1b[31m: no such id, or it is older than [trace] keep\n"
+    )
+
+
+def test_a_trace_that_is_off_says_so(run, ini):
+    """Else one would wait for notes."""
+    ini.write_text(ini.read_text() + "[trace]\nmax_notes = 0\n")
+    assert run("push", "trace", "alice@localhost")[2] == "[trace] max_notes is 0: nothing is noted any more\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("alice@localhost", "--id", "t1"), ("a@b", "--last", "0")])
+def test_a_trace_is_of_an_account_or_an_id(run, arguments):
+    """One of both."""
+    assert run("push", "trace", *arguments)[0] == 2
+
+
+def test_names_in_a_trace_do_not_steer_the_terminal(run, config):
+    """Nodes and stanza ids are the clients' choice."""
+    noted(config, *a_story(node="\x9b31mred\n"))
+    assert "node \\x9b31mred\\n: accepted" in run("push", "trace", "alice@localhost")[1]
+
+
+def test_what_the_operator_disables_is_noted(run, config):
+    """Without a server, too."""
+    register(config)
+    run("push", "disable", "alice@localhost")
+    output = run("push", "trace", "alice@localhost")[1]
+    assert "removed: the operator disabled it" in output
+    assert output.endswith("alice@localhost has no push registration: its messages push nothing\n")
 
 
 # The database.
@@ -454,6 +537,18 @@ async def test_a_test_notification_goes_through_the_server(server, run):
     assert done[:2] == (0, "node-1: sent Hi\n")
     status, _, errors = await deferToThread(run, "push", "test", "bob@localhost")
     assert (status, errors) == (1, "bob@localhost: no device has enabled push\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_running_server_tells_what_it_has_just_noted(server, run, config):
+    """Also what is not stored yet."""
+    storage = memory_storage()
+    server.storage, server.config = storage, config
+    server.trace = Trace(storage.traces, reactor, 60.0, 1000)
+    server.trace.note("t1", "alice@localhost", "n1", "filtered", "no-content", sender="bob@localhost")
+    status, output, _ = await deferToThread(run, "push", "trace", "alice@localhost")
+    assert status == 0
+    assert "nothing was pushed: it has no text" in output
 
 
 def test_a_server_that_just_starts_is_waited_for(config, monkeypatch):

@@ -37,6 +37,7 @@ TOOLS = (
     "xmpppush.http*",
     "xmpppush.listening",
     "xmpppush.logs",
+    "xmpppush.metrics",
     "xmpppush.notify",
     "xmpppush.trace",
 )
@@ -54,7 +55,16 @@ ROLES = (
 KNOW_EVERYBODY = ("tap", "commands", "control", "demo", "operations", "options", "testing", "__main__")
 # SQL lives with its role and meets the engine through `IDatabase`; storage/ puts both together.
 STORES = {"storage": ("xmpppush.mod_push.store", "xmpppush.mod_pubsub.store")}
-PURE = ("*.rules", "*.retry", "*.payload", "*.outcomes", "*.times", "xmpppush.xep.*")
+PURE = (
+    "*.rules",
+    "*.breaker",
+    "*.schedule",
+    "*.retry",
+    "*.payload",
+    "*.outcomes",
+    "*.times",
+    "xmpppush.xep.*",
+)
 PURE_MAY_NEED = ("xmpppush", "xmpppush.model", "xmpppush.errors", "xmpppush.jids", "xmpppush.xep*")
 PURE_VALUES = ("xmpppush.config.sections",)
 PURE_LIBRARIES = (
@@ -143,8 +153,10 @@ def test_values_and_errors_need_nobody(name):
 
 @pytest.mark.parametrize("name", [name for name in FILES if matches(name, PURE)])
 def test_pure_files_need_only_values_and_readers(name):
-    """Rules, retries, payloads, outcomes and xep/ know no reactor, no store, no clock and no role."""
-    own = (name.rpartition(".")[0],) if part_of(name) in ROLES else ()
+    """Rules, retries, payloads, outcomes and xep/ know no reactor, store or clock, and no other role."""
+    package = name.rpartition(".")[0]
+    siblings = [other for other in FILES if other.rpartition(".")[0] == package and matches(other, PURE)]
+    own = (package, *siblings) if part_of(name) in ROLES else ()
     assert {
         target for target in OURS[name] if not matches(target, (*PURE_MAY_NEED, *PURE_VALUES, *own))
     } == set()

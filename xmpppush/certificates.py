@@ -89,6 +89,7 @@ class CertificateStore:
     Files are read and made when first asked for, blocking: ask before ports open.
 
     Attributes:
+        domains: All that it knows of, the first for who asks for none.
         ca_path: PEM file with the certificate of the generated authority; there after
             `ensure_authority` or the first generated certificate.
     """
@@ -112,7 +113,7 @@ class CertificateStore:
         self.ca_path = self._folder / "ca.pem"
         self._tls = tls
         self._tls_domains = dict(tls_domains or {})
-        self._domains = tuple(dict.fromkeys((*domains, *self._tls_domains)))
+        self.domains = tuple(dict.fromkeys((*domains, *self._tls_domains)))
         self._now = _clock_reader(clock)
         self._credentials: dict[str, Credentials] = {}
         self._options: dict[str, CertificateOptions] = {}
@@ -139,7 +140,7 @@ class CertificateStore:
         """
         if section.certfile is not None:
             return self._configured(PUSH_SERVICE, section, PUSH_SERVICE, ())
-        wanted = tuple(dict.fromkeys((*LOOPBACK_NAMES, *names, *self._domains)))
+        wanted = tuple(dict.fromkeys((*LOOPBACK_NAMES, *names, *self.domains)))
         return self._generated(PUSH_SERVICE, "push-service.pem", wanted)
 
     def sni_options(self, domains: Sequence[str] = ()) -> IOpenSSLServerConnectionCreator:
@@ -150,7 +151,7 @@ class CertificateStore:
             domains: Served on this port, the first to clients that name none or another; by default
                 all that the store knows of.
         """
-        served = tuple(domains) or self._domains
+        served = tuple(domains) or self.domains
         if not served:
             raise ValueError("no domain to choose a certificate for")
         return _ChoosesByName({_ascii(domain): self.server_options(domain) for domain in served})

@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from xmpppush import __version__, control
@@ -30,13 +31,16 @@ from xmpppush.config.reader import load
 from xmpppush.config.sections import Config
 from xmpppush.config.topology import describe
 from xmpppush.errors import ConfigError, PushError
+from xmpppush.interfaces import ITrace
 from xmpppush.jids import BadJid, parse_jid
-from xmpppush.model import Account, ScramKeys
+from xmpppush.model import Account, ScramKeys, TraceNote
 from xmpppush.operations import ON_STORAGE, NeedsServer, pack_account, perform
 from xmpppush.options import DEFAULT_CONFIG
 from xmpppush.server.sasl import derive_keys
 from xmpppush.storage import open_inline
 from xmpppush.storage.migrate import current, upgrade
+from xmpppush.stories import stories_of, told
+from xmpppush.trace import NO_TRACE, Trace
 
 T = TypeVar("T")
 
@@ -56,6 +60,7 @@ class Offline:
 
     config: Config
     storage: Any
+    trace: ITrace
     push: None = None
     sandbox: None = None
 
@@ -90,8 +95,14 @@ def ask(config: Config, operation: str, patience: float = 5.0, **arguments: Any)
 def do_here(config: Config, operation: str, arguments: Mapping[str, Any]) -> Any:
     refuse_foreign(config.server.data_dir)
     storage = open_inline(config.storage, config.server.data_dir)
+    clock = Clock()  # stands still: a command is over in a moment
+    clock.advance(time.time())
+    trace = Trace(storage.traces, clock, config.trace.keep, config.trace.max_notes)
+    application = Offline(config, storage, trace if config.trace.max_notes else NO_TRACE)
     try:
-        return at_once(Deferred.fromCoroutine(perform(Offline(config, storage), operation, dict(arguments))))
+        result = at_once(Deferred.fromCoroutine(perform(application, operation, dict(arguments))))
+        at_once(trace.flush())
+        return result
     finally:
         storage.close()
 
@@ -453,7 +464,7 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
     config = read_config(context)
     account = None if jid is None else bare_account(jid)
     print_table(
-        ("account", "resource", "pubsub", "node", "service", "device", "enabled", "errors"),
+        ("account", "resource", "pubsub", "node", "service", "device", "enabled", "errors", "state"),
         [
             (
                 row["account"],
@@ -462,12 +473,24 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
                 row["node"],
                 row["service"],
                 row["device_id"] if show_tokens else shortened(row["device_id"]),
-                f"{datetime.fromtimestamp(row['created'], UTC):%Y-%m-%dT%H:%M:%SZ}",
+                moment(row["created"]),
                 str(row["errors"]),
+                state_of(row),
             )
             for row in ask(config, "push.list", account=account)
         ],
     )
+
+
+def state_of(row: Mapping[str, Any]) -> str:
+    """As an operator asks for it: what it is, until when, and why."""
+    if row["state"] == "active":
+        return "active"
+    return f"{row['state']} until {moment(row['next_try'])}: {row['reason']}"
+
+
+def moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @push.command("disable")
@@ -517,6 +540,37 @@ def bare_account(text: str) -> str:
     if "@" not in bare:
         raise CommandError(f"{printable(text)}: not an account, such as alice@localhost")
     return bare
+
+
+@push.command("trace")
+@click.argument("jid", required=False)
+@click.option("--id", "trace", help="One story, by the id in brackets.")
+@click.option("--last", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many stories.")
+@click.pass_context
+def push_trace(context: click.Context, jid: str | None, trace: str | None, last: int) -> None:
+    """Explain why pushes to JID did or did not arrive; the newest at the end."""
+    if (jid is None) == (trace is None):
+        raise click.UsageError("one of JID and --id, please")
+    config = read_config(context)
+    account = None if jid is None else bare_account(jid)
+    # Of the uneventful ones many make one.
+    answer = ask(config, "push.trace", account=account, id=trace, stories=last * 20)
+    if not answer["keep"]:
+        click.echo("[trace] max_notes is 0: nothing is noted any more", err=True)
+    stories = stories_of(TraceNote(*note) for note in answer["notes"])
+    if trace is not None and not stories:
+        raise CommandError(f"{printable(trace)}: no such id, or it is older than [trace] keep")
+    for story in stories[-last:]:
+        for line in told(story):
+            click.echo(printable(line))
+    if account is not None and not answer["registrations"]:
+        click.echo(f"{account} has no push registration: its messages push nothing")
+    elif not stories:
+        count = answer["registrations"]
+        click.echo(
+            f"nothing is noted about {account}: no message met its"
+            f" {count} registration{'' if count == 1 else 's'}"
+        )
 
 
 def bare_jid(text: str) -> str:

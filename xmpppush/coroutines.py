@@ -7,7 +7,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 
-def start(coroutine: Coroutine[Any, Any, None], failed: Callable[..., object], *args: object) -> None:
+def start(
+    coroutine: Coroutine[Any, Any, Any], failed: Callable[..., object], *args: object
+) -> "Deferred[Any] | None":
     """
     Run a coroutine for what it does, not for a result.
 
@@ -15,19 +17,24 @@ def start(coroutine: Coroutine[Any, Any, None], failed: Callable[..., object], *
     is the case for nearly every message. So it is only made when the coroutine really waits.
 
     Args:
+        coroutine: May return a Deferred for what is left to do, that does not fail.
         failed: Called with the `Failure`, and ``args``, where the coroutine raises.
+
+    Returns:
+        Fires when all is done; ``None``: it is.
     """
     try:
         awaited = coroutine.send(None)
-    except StopIteration:
-        return
+    except StopIteration as stop:
+        left: Deferred[Any] | None = stop.value
+        return left
     except Exception:
         failed(Failure(), *args)
-        return
-    Deferred.fromCoroutine(_go_on(coroutine, awaited)).addErrback(failed, *args)
+        return None
+    return Deferred.fromCoroutine(_go_on(coroutine, awaited)).addErrback(failed, *args)
 
 
-async def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
+async def _go_on(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
     """What is left of a coroutine that waits for the Deferred ``awaited``."""
     try:
         while True:
@@ -37,5 +44,7 @@ async def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
                 awaited = coroutine.throw(error)
             else:
                 awaited = coroutine.send(result)
-    except StopIteration:
-        return
+    except StopIteration as stop:
+        left = stop.value
+    if left is not None:
+        await left

@@ -130,6 +130,10 @@ class OfflineFull(LimitReached):
     """The account has ``[limits] offline_messages_per_user`` waiting already."""
 
 
+class AppServerUnreachable(PushError):
+    """The app server is in another process, or nowhere: nothing a device would be forgotten for."""
+
+
 # What a push service made of a notification.
 
 
@@ -153,6 +157,10 @@ class TryLater(DeliveryError):
         super().__init__(reason)
         self.reason = reason
         self.after = after
+
+
+class Unreachable(TryLater):
+    """There was no connection to send it over, so nothing was sent: others need not try for a while."""
 
 
 class Refused(DeliveryError):

@@ -6,6 +6,7 @@ comparison (the environment's ``XMPPPUSH_HTTP_AGENT=stock`` chooses it, for the 
 """
 
 import os
+from collections import Counter
 from typing import Any
 
 from attrs import define, field
@@ -54,6 +55,9 @@ class HTTPPool(Service):
     The connections of one ``[http_connections:NAME]`` section.
 
     An unreachable server is logged when that begins and when it is over, not with each request.
+
+    Attributes:
+        statuses: How many requests were answered with each HTTP status, ``none`` being no answer at all.
     """
 
     _log = Logger()
@@ -80,6 +84,7 @@ class HTTPPool(Service):
         self.name = section.name
         self._section = section
         self._clock = reactor
+        self.statuses: Counter[int | str] = Counter({200: 0, "none": 0})
         self._outage = Outage()
         try:
             self.origin, prefix = parse_origin(section.server)
@@ -94,6 +99,11 @@ class HTTPPool(Service):
             raise ConfigError([f"{AGENT_VARIABLE}: '{kind}' is no agent; use 'fast' or 'stock'"])
         self._client = _CLIENTS[kind](section, self.origin, reactor, max_connections, endpoint_for)
         self._stopping = False
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last request got no answer, ``None`` if it got one."""
+        return None if self._outage.since is None else self._outage.reason
 
     def post(self, path: str, body: bytes) -> "Deferred[Response]":
         """
@@ -121,6 +131,7 @@ class HTTPPool(Service):
         if self._outage.since is not None:
             self._is_back()
         code = response.code
+        self.statuses[code] += 1
         if 200 <= code < 300:
             return Response(code, response.body)
         hint = parse_retry_after(response.header(b"retry-after"), self._clock.seconds())
@@ -145,6 +156,7 @@ class HTTPPool(Service):
             return Failure(Refused("request path cannot be sent"))
         if failure.check(CancelledError) or not failure.check(PushError):
             return failure
+        self.statuses["none"] += 1
         reason = str(failure.value)
         if not self._stopping and self._outage.failed(reason, self._clock.seconds()):
             self._log.error(

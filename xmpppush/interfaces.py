@@ -5,7 +5,7 @@ The types are in the signatures, the promises in the docstrings: what is raised,
 twice, what order means. Every ``Deferred`` of a store fires after the transaction is on disk.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +16,7 @@ from xmpppush.errors import PushError
 from xmpppush.model import (
     Account,
     Delivery,
+    Importance,
     Node,
     Notification,
     OfflineMessage,
@@ -23,6 +24,8 @@ from xmpppush.model import (
     Registration,
     RosterItem,
     ScramKeys,
+    TraceLimits,
+    TraceNote,
 )
 
 
@@ -137,7 +140,28 @@ class IRegistrationStore(Interface):
         """One more publish error in a row; returns how many, 0 where there is no such registration."""
 
     def forget_errors(account: str, pubsub: str, node: str) -> "Deferred[None]":
-        """A publish went through."""
+        """A publish went through: no errors, and suspended no longer."""
+
+    def suspend(account: str, pubsub: str, node: str, reason: str, next_try: float) -> "Deferred[None]":
+        """It gets nothing until ``next_try``; a new enable (`put`) or `forget_errors` ends that."""
+
+    def count_missed(registration: Registration) -> int:
+        """
+        One more message that called for a push to this device; returns how many since it was last there.
+
+        At once and in memory; `save_missed` brings it to the disk.
+        """
+
+    def device_back(account: str, resource: str) -> "Deferred[bool]":
+        """The session of this resource gets messages now: it has missed none. Was there a count to reset?"""
+
+    def save_missed(limit: int | None = None) -> "Deferred[int]":
+        """
+        Write the counts that changed, those that wait longest first; returns how many still wait.
+
+        Args:
+            limit: So many, or more where too many wait; ``None``: all. A storage that closes writes all.
+        """
 
     def list(account: str | None) -> "Deferred[tuple[Registration, ...]]":
         """Of one account or, with ``None``, of all, sorted by account."""
@@ -188,6 +212,35 @@ class IMessageStore(Interface):
             OfflineFull: ``limit`` messages wait for this account already; nothing is stored.
         """
 
+    def hand(
+        message: OfflineMessage, deliveries: Sequence[Delivery]
+    ) -> "Deferred[tuple[int, tuple[Delivery, ...]]]":
+        """
+        Store both, the message for the time that a session needs to acknowledge it.
+
+        No limit applies: a session holds only so many. It is one of those that wait, with ``push_due``
+        as it says, until it is forgotten.
+
+        Returns:
+            The message's row number, and the deliveries with theirs.
+        """
+
+    def decided(
+        message_id: int, deliveries: Sequence[Delivery], final: bool
+    ) -> "Deferred[tuple[Delivery, ...]]":
+        """
+        Store the deliveries for a handed message, which may be forgotten by now.
+
+        Args:
+            final: No more pushes are due for it.
+
+        Returns:
+            The deliveries with their row numbers.
+        """
+
+    def due(after: int, limit: int) -> "Deferred[tuple[OfflineMessage, ...]]":
+        """Those with ``push_due`` and a row number above ``after``, in its order, ``limit`` at the most."""
+
     def waiting(
         account: str, after: int = 0, limit: int | None = None
     ) -> "Deferred[tuple[OfflineMessage, ...]]":
@@ -217,6 +270,26 @@ class IMessageStore(Interface):
         """How many deliveries wait."""
 
 
+class ITraceStore(Interface):
+    """What was noted about pushes (`xmpppush.trace`)."""
+
+    def add(notes: "Sequence[tuple[Any, ...]]", limits: TraceLimits) -> "Deferred[None]":
+        """Keep notes, with the fields of a `TraceNote` each, oldest first; some beyond the limits go."""
+
+    def prune(limits: TraceLimits) -> "Deferred[None]":
+        """Forget all that is beyond the limits."""
+
+    def of(account: str, stories: int) -> "Deferred[tuple[TraceNote, ...]]":
+        """
+        The notes of the account's last ``stories`` stories, in the order they were added.
+
+        Ordered behind every `add` called before it, though that may not have fired yet.
+        """
+
+    def story(trace: str) -> "Deferred[tuple[TraceNote, ...]]":
+        """The notes of one story, in the same way."""
+
+
 class IAuthenticator(Interface):
     """Accounts elsewhere: an LDAP, an HTTP service, ... The default is the account store."""
 
@@ -237,18 +310,45 @@ class ISession(Interface):
     priority = Attribute("Priority of its last available presence, ``None`` while unavailable.")
     presence = Attribute("Its last available presence stanza, ``None`` while unavailable.")
     interested = Attribute("Has it asked for the roster? Then it gets roster pushes (RFC 6121 section 2.2).")
+    sm = Attribute("Its `StreamManagement`, ``None`` without.")
+    managed = Attribute("Does its client acknowledge what it gets (XEP-0198)?")
+    hibernated = Attribute("Its stream broke and may be resumed; what is sent waits for that.")
+    answering = Attribute("False while its client owes an acknowledgement for longer than it may.")
+    carbons = Attribute("Does it want copies of what other resources send and get (XEP-0280)?")
+    active = Attribute("Does somebody look at the client, as far as it says (XEP-0352)?")
 
     def send(stanza: Element) -> None:
         """Send a stanza (elements of the stream's own namespace have uri ``None``)."""
 
-    def send_xml(xml: str) -> None:
-        """Send an already serialised stanza."""
+    def send_xml(xml: str, what: object = None) -> None:
+        """
+        Send an already serialised stanza.
+
+        Args:
+            what: For `ISessionHost.acknowledged` and for the end of a session that is ``managed``: a
+                message that is stored until then, or an `Element` to be answered if nobody gets it.
+        """
 
     def flushed() -> "Deferred[bool]":
-        """Fires with True when what was sent is on its way, with False when the stream ends before."""
+        """
+        Fires with True when what was sent is on its way, with False when the session ends before.
+
+        A client that acknowledges has then acknowledged enough to be sent more.
+        """
 
     def close(condition: str, text: str = "") -> None:
-        """End the stream with a stream error (RFC 6120 section 4.9.3), such as ``conflict``."""
+        """
+        End the stream with a stream error (RFC 6120 section 4.9.3), such as ``conflict``, and the session.
+        """
+
+    def hibernate() -> None:
+        """Its stream broke: from now on it is ``hibernated``, for some time."""
+
+    def unacknowledged() -> "list[Any]":
+        """What its client did not acknowledge, in order, as `send_xml` was told what it is."""
+
+    def end() -> "list[Any]":
+        """The host forgets it; returns, for the last time, what is `unacknowledged`."""
 
 
 class ISessionHost(Interface):
@@ -271,25 +371,61 @@ class ISessionHost(Interface):
         """
 
     def unbind(session: ISession) -> None:
-        """The connection is gone; may be called twice."""
+        """The session is over; may be called twice."""
 
-    def stanza(session: ISession, stanza: Element) -> None:
+    def stanza(session: ISession, stanza: Element) -> "Deferred[Any] | None":
         """
         A stanza of a bound session, ``from`` stamped with its full JID.
 
         Errors are answered, never raised.
+
+        Returns:
+            ``None``, or what fires when the stanza, or what became of it, is on disk; it does not fail.
         """
+
+    def enabled(session: ISession) -> None:
+        """It is ``managed`` from now on, and may be resumed if its `StreamManagement` has an id."""
+
+    def resumable(account: str, resumption_id: str) -> "tuple[ISession | None, int | None]":
+        """
+        The session of this id, and how many stanzas of its client were handled (XEP-0198 section 5).
+
+        Returns:
+            Without the session where it is over, without either where it never was one of this account.
+        """
+
+    def acknowledged(session: ISession, what: Sequence[object]) -> None:
+        """The client has these, named as they were sent."""
+
+    def resumed(session: ISession) -> None:
+        """A broken stream goes on (XEP-0198 section 5)."""
+
+    def broken(session: ISession) -> None:
+        """The stream of a session that may be resumed broke: it is ``hibernated``."""
+
+    def overdue(session: ISession) -> None:
+        """The client is no longer ``answering``."""
 
 
 class IPushPlugin(Interface):
     """
     The push decision (``[mod_push] plugin_module``). Methods left out behave like ``defaults``.
+
+    All of them are called in the reactor's thread and once a message or more: they must not wait. One
+    that raises is logged, and ``defaults`` decides on that message instead of the whole chain.
+
+    An attribute ``push_on_broken_stream``, true, asks for a push as soon as a stream breaks that still owes
+    messages, not only when its time to be resumed is over.
     """
 
     name = Attribute("The name that the configuration uses.")
 
-    def should_publish(account: str, stanza: Element) -> bool:
-        """Is this message, which no fitting session took, worth a push?"""
+    def should_publish(account: str, stanza: Element) -> bool | Importance:
+        """
+        Is this message, which no fitting session took, worth a push?
+
+        A `Importance` also says why, for ``xmpppush push trace``, and whether it is urgent.
+        """
 
     def prepare_notification(account: str, stanza: Element) -> Notification | None:
         """What the push says; ``None``: no push after all."""
@@ -365,15 +501,50 @@ class IPubSub(Interface):
         """
 
 
+class ITrace(Interface):
+    """
+    Where the parts say what they decide about a push, so that it can be explained afterwards.
+
+    None of it waits or raises, and it is cheap enough for the hot path.
+    """
+
+    def begin() -> str:
+        """The id of a new story: a message met a registration."""
+
+    def note(trace: str, account: str, node: str, decision: str, reason: str = "", **fields: object) -> None:
+        """
+        Note something now.
+
+        Args:
+            trace: Id of the story.
+            account: As in `TraceNote`, like all of these.
+            decision: An `xmpppush.trace.Decision`.
+            reason: One of `xmpppush.trace.REASONS`, or a text that is fit for a log.
+            fields: Strings and numbers; no text of a message, no device token, no secret.
+        """
+
+    def flush() -> "Deferred[None]":
+        """Fires when all that was noted can be read, as far as it could be stored."""
+
+
 class IRouter(Interface):
     """Stanzas by the domain of their ``to``."""
 
-    def route(stanza: Element) -> None:
-        """Deliver it or answer the error; ``to`` and ``from`` are set and valid."""
+    def route(stanza: Element) -> "Deferred[Any] | None":
+        """
+        Deliver it or answer the error; ``to`` and ``from`` are set and valid.
+
+        Returns:
+            As `ISessionHost.stanza`.
+        """
 
 
 class IPushDecider(Interface):
     """mod_push, as the XMPP server asks it about each message for one of its accounts."""
+
+    push_on_broken_stream = Attribute(
+        "Are pushes for unacknowledged messages wanted as soon as a stream breaks?"
+    )
 
     def deliveries_for(
         account: str, stanza: Element, sessions: Mapping[str, ISession]
@@ -387,3 +558,15 @@ class IPushDecider(Interface):
 
     def enqueue(delivery: Delivery) -> None:
         """It is stored: send it."""
+
+    def dropped(deliveries: Iterable[Delivery], error: Exception | None) -> None:
+        """
+        They are not sent after all.
+
+        Args:
+            error: Why neither they nor the message could be stored; ``None``: these devices were told of
+                the message before.
+        """
+
+    def device_back(account: str, resource: str) -> None:
+        """The session of this resource gets messages (again): nothing is missed any more."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import field, frozen
 
@@ -18,6 +18,9 @@ else:
     quick = partial(define, unsafe_hash=True)
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+
+# States of a registration.
+ACTIVE, SUSPENDED = "active", "suspended"
 
 
 @frozen
@@ -66,6 +69,10 @@ class Registration:
         resource: Resource of the session that enabled it: the device this registration stands for.
         created: Seconds since the epoch, of the last enable.
         errors: Publish errors in a row.
+        state: `ACTIVE`, or `SUSPENDED` until ``next_try``; one that was removed is no row any more.
+        reason: Why it is suspended, ``""`` while it is not.
+        next_try: When a suspended one is tried again, seconds since the epoch.
+        missed: Messages that called for a push since the device was last there, as of the last save.
     """
 
     account: str
@@ -75,6 +82,29 @@ class Registration:
     resource: str = ""
     created: float = 0.0
     errors: int = 0
+    state: str = ACTIVE
+    reason: str = ""
+    next_try: float = 0.0
+    missed: int = 0
+
+
+@frozen
+class Importance:
+    """
+    Is this message a push? True or false itself, with the reason for who asks afterwards.
+
+    Attributes:
+        push: Yes or no.
+        reason: A word or two with hyphens, such as ``chat-state``; never anything of the message.
+        urgent: Somebody waits for an answer now (a call): it shall wake the device and is not batched.
+    """
+
+    push: bool
+    reason: str
+    urgent: bool = False
+
+    def __bool__(self) -> bool:
+        return self.push
 
 
 @quick
@@ -116,6 +146,7 @@ class Publish:
         node: Node there.
         options: The publish-options, as in `Registration.options`.
         account: Bare JID whose registration this is, ``""`` where a foreign server publishes.
+        trace: Id of its story (`ITrace`), ``""``: none.
     """
 
     sender: str
@@ -124,6 +155,7 @@ class Publish:
     notification: Notification
     options: Mapping[str, str] = field(default=NOTHING, repr=False)
     account: str = ""
+    trace: str = ""
 
 
 @quick
@@ -140,6 +172,7 @@ class Delivery:
         created: Seconds since the epoch when the message was accepted.
         attempts: How many tries failed so far.
         next_try: Seconds since the epoch, ``0.0``: at once.
+        trace: As in `Publish`.
     """
 
     id: int
@@ -152,6 +185,7 @@ class Delivery:
     created: float
     attempts: int = 0
     next_try: float = 0.0
+    trace: str = ""
 
 
 @quick
@@ -165,12 +199,14 @@ class OfflineMessage:
         xml: The stanza as it will be sent, ``<delay/>`` (XEP-0203) included, without namespace
             declaration for the stream's own namespace.
         created: Seconds since the epoch.
+        push_due: A session is getting it, and the devices behind it had no push for it.
     """
 
     id: int
     account: str
     xml: str = field(repr=False)
     created: float
+    push_due: bool = False
 
 
 @frozen
@@ -223,3 +259,41 @@ class SandboxNotification:
     mode: str
     content: Mapping[str, Any] = field(repr=False)
     received: float
+
+
+class TraceNote(NamedTuple):
+    """
+    One thing that was decided about a push, or happened to it (`xmpppush.trace`).
+
+    Attributes:
+        trace: Id of the story it belongs to.
+        at: Seconds since the epoch.
+        account: Bare JID; the pubsub JID where a foreign server published.
+        node: The registration's, ``""`` where it is about the message as such.
+        decision: An `xmpppush.trace.Decision`; a newer xmpppush may have written others.
+        reason: One of `xmpppush.trace.REASONS`, or a text.
+        fields: ``sender`` and ``message`` (its stanza id) of a message; ``service``, ``attempt`` (which
+            try, from 1) and ``delay`` (seconds to the next one) of a try at the push service.
+    """
+
+    trace: str
+    at: float
+    account: str
+    node: str
+    decision: str
+    reason: str = ""
+    fields: Mapping[str, Any] = NOTHING
+
+
+@frozen
+class TraceLimits:
+    """
+    How much of the trace is kept.
+
+    Attributes:
+        oldest: Seconds since the epoch; notes from before go.
+        max_notes: The most that stay, about.
+    """
+
+    oldest: float
+    max_notes: int

@@ -16,6 +16,7 @@ from typing import Any
 from xmpppush import __version__
 from xmpppush.errors import BadStanza, PushError
 from xmpppush.model import Account, Registration, SandboxNotification, ScramKeys
+from xmpppush.trace import Decision
 
 _KEY_SIZES = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32}  # octets, RFC 5802 and RFC 7677
 
@@ -136,6 +137,10 @@ def pack_registration(registration: Registration) -> dict[str, Any]:
         "device_id": options.get("device_id") or options.get("device", ""),
         "created": registration.created,
         "errors": registration.errors,
+        "state": registration.state,
+        "reason": registration.reason,
+        "next_try": registration.next_try,
+        "missed": registration.missed,
     }
 
 
@@ -146,7 +151,11 @@ async def disable(application: Any, account: str, pubsub: str | None = None, nod
         hosts = {registration.pubsub for registration in await registrations.list(account)}
     else:
         hosts = {pubsub}
-    return sum([await registrations.remove(account, host, node) for host in sorted(hosts)])
+    count = sum([await registrations.remove(account, host, node) for host in sorted(hosts)])
+    if count:
+        trace = application.trace
+        trace.note(trace.begin(), account, node or "", Decision.REMOVED, "operator")
+    return count
 
 
 async def send_test(application: Any, account: str, body: str | None = None) -> list[str]:
@@ -162,6 +171,28 @@ async def send_test(application: Any, account: str, body: str | None = None) -> 
     if application.push is None:
         raise PushError("[mod_push] is off in this server")
     return list(await application.push.test(account, body))
+
+
+async def trace_pushes(
+    application: Any, account: str | None = None, id: str | None = None, stories: int = 100
+) -> dict[str, Any]:
+    """
+    What was noted about pushes: the last ``stories`` of an account, or the one with this id.
+
+    Returns:
+        ``notes``, with the fields of a `TraceNote` each, by time; ``registrations``, how many the account
+        has now; ``keep``, for how many seconds notes are kept, 0: there are none.
+    """
+    await application.trace.flush()
+    storage, section = application.storage, application.config.trace
+    notes = await (storage.traces.of(account, stories) if id is None else storage.traces.story(id))
+    if account is None and notes:
+        account = notes[0].account
+    return {
+        "notes": [[*note[:-1], dict(note.fields)] for note in notes],
+        "registrations": len(await storage.registrations.list(account)) if account is not None else 0,
+        "keep": section.keep if section.max_notes else 0,
+    }
 
 
 async def list_sandbox(application: Any) -> list[dict[str, Any]]:
@@ -193,12 +224,14 @@ OPERATIONS: Mapping[str, Operation] = {
     "push.list": list_registrations,
     "push.disable": disable,
     "push.test": send_test,
+    "push.trace": trace_pushes,
     "sandbox.list": list_sandbox,
 }
 
 ON_STORAGE = frozenset(name for name in OPERATIONS if name.startswith("accounts.")) | {
     "push.list",
     "push.disable",
+    "push.trace",
 }
 """Operations that need the storage alone: without a server the command does them itself."""
 

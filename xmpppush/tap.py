@@ -10,28 +10,34 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from xmpppush import __version__
+from xmpppush.admin.health import Check, certificate_checks
+from xmpppush.admin.metrics import Figures
+from xmpppush.admin.site import AdminFactory, AdminResource
 from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.config.sections import Config, ListenSection
 from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
-from xmpppush.interfaces import IPubSub, IPushService
+from xmpppush.interfaces import IPubSub, IPushService, ITrace
 from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
+from xmpppush.metrics import Traffic
 from xmpppush.mod_pubsub.handler import pubsub_components
 from xmpppush.mod_pubsub.service import PubSub
 from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
+from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
 from xmpppush.mongoosepush.sandbox import Sandbox
@@ -44,19 +50,29 @@ from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
+from xmpppush.server.throttle import network_of
 from xmpppush.storage import open_storage
+from xmpppush.trace import NO_TRACE, Trace
 
 __all__ = ["Application", "Options", "makeService"]
 
 
-class C2SListener(Service):
-    """A ``[listen:NAME]`` of type c2s: its port and its connections."""
+class Listener(Service):
+    """A ``[listen:NAME]``: its port and its connections."""
 
     _log = Logger()
 
     def __init__(
-        self, section: ListenSection, factory: C2SFactory, certificates: CertificateStore, reactor: Any
+        self,
+        section: ListenSection,
+        factory: C2SFactory | AdminFactory,
+        certificates: CertificateStore,
+        reactor: Any,
     ) -> None:
+        """
+        Args:
+            factory: Its ``close_all`` ends all connections and fires when they are gone.
+        """
         self.setName(f"listen:{section.name}")
         self._section = section
         self._factory = factory
@@ -69,7 +85,7 @@ class C2SListener(Service):
         endpoint, direct = parse_server_endpoint(self._reactor, section.endpoint)
         factory: Any = self._factory
         if direct or section.tls == "direct":
-            factory = TLSMemoryBIOFactory(self._certificates.sni_options(), False, factory)
+            factory = TLSMemoryBIOFactory(direct_options(self._certificates), False, factory)
             factory.noisy = False
         problems: list[Any] = []
         endpoint.listen(factory).addCallbacks(self._listening, lambda failure: problems.append(failure.value))
@@ -91,6 +107,11 @@ class C2SListener(Service):
         host = self._port.getHost()
         return (host.host, host.port) if hasattr(host, "port") else None
 
+    @property
+    def bound(self) -> bool:
+        """Does it take connections?"""
+        return self._port is not None and bool(getattr(self._port, "connected", True))
+
     def stopService(self) -> "Deferred[None]":
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -107,6 +128,7 @@ class Application(MultiService):
 
     Attributes:
         storage: The stores.
+        trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
@@ -125,12 +147,15 @@ class Application(MultiService):
         super().__init__()
         self.config = config
         self._refuse = refuse
+        self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
         self._resources = Resources()
+        self._traffic = Traffic()
+        self._pools: dict[str, HTTPPool] = {}
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -145,6 +170,10 @@ class Application(MultiService):
 
         self.storage = open_storage(config.storage, server.data_dir, reactor)
         self._add(self.storage)
+        if config.trace.max_notes:
+            trace = Trace(self.storage.traces, reactor, config.trace.keep, config.trace.max_notes)
+            self._add(trace)
+            self.trace = trace
         if config.mongoosepush is not None:
             if config.mongoosepush.sandbox is not None:
                 self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
@@ -156,8 +185,9 @@ class Application(MultiService):
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
         self._add(ControlServer(self, claimed, reactor))
+        self._admin(bridge, certificates)
 
-    def _bridge(self) -> IPushService | None:
+    def _bridge(self) -> MongoosePushBridge | None:
         section = self.config.bridge
         if section is None:
             return None
@@ -166,9 +196,17 @@ class Application(MultiService):
             self._reactor,
             max_connections=section.max_http_connections,
         )
+        self._pools[section.pool_name] = pool
         self._add(pool)
         bridge = MongoosePushBridge(
-            section, pool, self.storage.messages, self._reactor, random.SystemRandom(), self._unregistered
+            section,
+            pool,
+            self.storage.messages,
+            self._reactor,
+            random.SystemRandom(),
+            self._unregistered,
+            trace=self.trace,
+            collapse=self.config.mod_push is None or self.config.mod_push.collapse,
         )
         self._add(bridge)
         self.bridge = bridge
@@ -214,12 +252,20 @@ class Application(MultiService):
                 push_service=bridge,
                 clock=reactor,
                 notify=section.notify,
-                include_body=section.include_body,
-                include_sender=section.include_sender,
+                privacy=Privacy(
+                    section.include_body,
+                    section.include_sender,
+                    section.hidden_body_text,
+                    section.max_body_length,
+                ),
                 max_errors=section.max_errors,
+                trace=self.trace,
+                suspend_retry=section.suspend_retry,
+                batch_window=section.batch_window,
+                workers=section.workers,
             )
             PushHandler(
-                storage.registrations, self.push, reactor, section.max_registrations
+                storage.registrations, self.push, reactor, section.max_registrations, self.trace
             ).setHandlerParent(handlers)
         hosts = sorted(pubsub.hosts) if pubsub is not None else []
         add_server_handlers(
@@ -236,6 +282,7 @@ class Application(MultiService):
             self.push,
             reactor,
             config.limits.offline_messages_per_user,
+            config.c2s.ack_timeout,
         )
         authenticator = AccountAuthenticator(storage.accounts)
         throttles = throttles_for(config.auth)  # of all listeners together
@@ -255,8 +302,46 @@ class Application(MultiService):
                     backlog=storage.pressure,
                     throttles=throttles,
                     secret=secret,
+                    management=config.c2s,
+                    traffic=self._traffic,
                 )
-                self._add(C2SListener(listen, factory, certificates, reactor))
+                self._add(Listener(listen, factory, certificates, reactor))
+        self._add(host)
+
+    def _admin(self, bridge: MongoosePushBridge | None, certificates: CertificateStore) -> None:
+        """Behind all others, whose figures it shows; so it is the first to stop."""
+        config, reactor, database = self.config, self._reactor, self.storage.database
+        listeners = [listen for listen in config.listeners if listen.type == "http"]
+        if not listeners:
+            return
+        figures = Figures(
+            sessions=lambda: len(self._resources),
+            traffic=self._traffic,
+            storage=database.seconds,
+            backlog=lambda: database.backlog,
+            requests={name: pool.statuses for name, pool in self._pools.items()},
+            enddates=certificates.enddates,
+            checks=lambda: self._checks(bridge, certificates),
+        )
+        if self.push is not None:
+            figures.decisions = self.push.decisions
+        if bridge is not None:
+            figures.notifications, figures.latency = bridge.by_service, bridge.latency
+        throttle, _ = throttles_for(config.auth)  # one of its own: who guesses here does not log in there
+        resource = AdminResource(
+            config.admin, figures, self.storage.row_counts, throttle, network_of, reactor
+        )
+        for listen in listeners:
+            self._add(Listener(listen, AdminFactory(resource, reactor), certificates, reactor))
+
+    def _checks(self, bridge: MongoosePushBridge | None, certificates: CertificateStore) -> Iterator[Check]:
+        yield Check("storage", self.storage.database.trouble)
+        if bridge is not None:
+            yield Check("push service", bridge.trouble)
+        for service in self:
+            if isinstance(service, Listener | MongoosePush):
+                yield Check(str(service.name), None if service.bound else "not listening")
+        yield from certificate_checks(certificates.enddates(), self._reactor.seconds())
 
     def _add(self, service: Any) -> None:
         service.setServiceParent(self)
@@ -318,6 +403,11 @@ def collect_garbage_less_often() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def direct_options(certificates: CertificateStore) -> IOpenSSLServerConnectionCreator:
+    """For direct TLS; without a served domain only listeners of type http use it."""
+    return certificates.sni_options(() if certificates.domains else ("localhost",))
 
 
 def services_of(domain: str, hosts: Iterable[str]) -> list[str]:

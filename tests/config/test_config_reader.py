@@ -424,10 +424,10 @@ def test_problem(problems, text, problem):
     ("text", "notices"),
     [
         ("[listen:s2s]\nendpoint = tcp:5269", ["[listen:s2s]"]),
-        ("[listen:web]\ntype = http\nendpoint = tcp:5280", ["[listen:web]"]),
+        ("[listen:web]\ntype = http\nendpoint = tcp:5280\n[admin]", []),
         ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
-        ("[c2s]\nack_timeout = 1m\n[s2s]\n[admin]\n", ["[c2s]", "[s2s]", "[admin]"]),
+        ("[c2s]\nack_timeout = 1m\n[s2s]\n", ["[s2s]"]),
         ("[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x", ["[component]"]),
         ("[mongoosepush]\n[mongoosepush:fcm:default]\nappfile = server.ini", ["[mongoosepush:fcm:default]"]),
         (
@@ -439,9 +439,9 @@ def test_problem(problems, text, problem):
         ("[mod_push]\nbatch_window = 0s\nvirtual_pubsub_hosts =\nplugin_module = defaults", []),
         (
             "[mod_push]\nbatch_window = 5s\nvirtual_pubsub_hosts = v.@HOST@\ncollapse = yes",
-            ["[mod_push] collapse", "[mod_push] batch_window", "[mod_push] virtual_pubsub_hosts"],
+            ["[mod_push] virtual_pubsub_hosts"],
         ),
-        ("[mod_push]\nplugin_module = defaults, enhanced", ["[mod_push] plugin_module 'enhanced'"]),
+        ("[mod_push]\nplugin_module = defaults, enhanced, hints\nbatch_window = 5s", []),
     ],
 )
 def test_notices(read, text, notices):
@@ -450,14 +450,25 @@ def test_notices(read, text, notices):
 
 
 def test_push_plugins(read, problems):
-    """Those of later versions are left out, so that the server starts; what nobody has is a problem."""
-    assert read("[mod_push]\nplugin_module = hints, defaults").mod_push.plugin_module == ("defaults",)
-    assert read("[mod_push]\nplugin_module = hints").mod_push.plugin_module == ("defaults",)
+    """In the order they are named; what nobody has is a problem."""
+    assert read("[mod_push]\nplugin_module = hints, defaults").mod_push.plugin_module == ("hints", "defaults")
     (line,) = problems("[mod_push]\nplugin_module = default")
     assert line.startswith(
         "[mod_push] plugin_module: 'default' is no installed plugin (defaults, enhanced, hints"
     )
     assert line.endswith("; did you mean 'defaults'?")
+
+
+def test_the_text_of_hidden_bodies(read, problems):
+    """May be none, and in any language."""
+    assert read("[mod_push]").mod_push.hidden_body_text == "New message"
+    assert read("[mod_push]\nhidden_body_text =").mod_push.hidden_body_text == ""
+    assert read("[mod_push]\nhidden_body_text = Neue Nachricht ✉").mod_push.hidden_body_text == (
+        "Neue Nachricht ✉"
+    )
+    assert read("[mod_push]\nmax_body_length = 0\nsuspend_retry = 2h").mod_push.suspend_retry == 7200.0
+    (line,) = problems("[mod_push]\nsuspend_retry = 0s")
+    assert line.startswith("[mod_push] suspend_retry: ")
 
 
 def test_an_installed_push_plugin(read, monkeypatch):
@@ -476,6 +487,7 @@ def test_roles_without_their_neighbours(read):
         "[mod_pubsub] plugins 'pusch' has no effect in this version; did you mean 'push'?",
         "[mod_pubsub] has no effect without [mod_push_service_mongoosepush]",
     )
+    assert read("[admin]").notices == ("[admin] has no effect without a listener of type http",)
     pool = "[http_connections:p]\nserver = http://x\n[mod_push_service_mongoosepush]\npool_name = p\n"
     assert read(pool).notices == ("[mod_push_service_mongoosepush] has no effect without [mod_pubsub]",)
     assert read("[server]\ndomains =\n[mod_push]").notices == (

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from xmpppush.config import describe, load
 
 
@@ -35,6 +37,26 @@ def test_everything_on():
         f"(TLS, trusts {folder.parent}/var/tls/ca.pem), 10 idle at the most",
         "mongoosepush    on: ssl:8443:interface=127.0.0.1, certificate generated; sandbox for fcm, apns",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("endpoint = tcp:5280", "http on tcp:5280, tls direct; all but /health for this machine alone"),
+        (
+            "endpoint = tcp:5280\ntls = none\n[admin]\npassword = x",
+            "http on tcp:5280, tls none; [admin] password may cross the network in clear text",
+        ),
+        ("endpoint = tcp:5280\n[admin]\npassword = x", "http on tcp:5280, tls direct"),
+        (
+            "endpoint = tcp:1:interface=127.0.0.1\ntls = none\n[admin]\npassword = x",
+            "http on tcp:1:interface=127.0.0.1, tls none",
+        ),
+    ],
+)
+def test_who_may_see_the_figures(tmp_path, text, line):
+    """What [admin] password means for a listener."""
+    assert f"listener        {line}" in topology(tmp_path, f"[listen:http]\n{text}")
 
 
 def test_what_an_operator_should_know(tmp_path):

@@ -60,16 +60,11 @@ def test_what_is_commented_out_is_right_too(tmp_path):
         "[listen:s2s]",
         "[listen:component]",
         "[listen:websocket]",
-        "[listen:http]",
         "[component]",
-        "[c2s]",
         "[s2s]",
         "[mongoosepush:fcm:default]",
         "[mongoosepush:apns:prod]",
         "[mongoosepush:apns:dev]",
-        "[admin]",
-        "[mod_push] workers",
-        "[mod_push] collapse",
     ]
 
 
@@ -87,6 +82,7 @@ def test_values_shown_are_the_defaults(tmp_path):
     for name in (
         "server",
         "storage",
+        "trace",
         "tls",
         "listeners",
         "auth",

@@ -77,9 +77,18 @@ def test_the_tutorial_ends_in_a_post_at_the_push_service(tmp_path, version):
             server.command("user", "add", "bob@localhost", "--password", "builder")
             asyncio.run(scenario(server, push_service))
             requests = push_service.requests()
+            trace = server.command("push", "trace", "alice@localhost")
     assert [request["path"] for request in requests] == [f"/{version}/notification/your_pns_device_token"] * 2
     assert requests[0]["json"] == EXPECTED[version]
     assert "The last one" in json.dumps(requests[1]["json"])
+    stories = [line.strip() for line in trace.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert stories == [
+        "nothing was pushed: the device is connected and gets the message itself",
+        "pushed to 1 device",
+        "pushed to 1 device",
+    ]
+    assert trace.count("removed: the client disabled it") == 2
+    assert "your_pns_device_token" not in trace
 
 
 async def scenario(server, push_service):

@@ -198,3 +198,20 @@ def test_the_environment_chooses_the_agent(pool_with, monkeypatch):
     monkeypatch.setenv("XMPPPUSH_HTTP_AGENT", "quick")
     with pytest.raises(ConfigError):
         pool_with()
+
+
+def test_statuses_are_counted(pool_with, network):
+    """What came, and what never came."""
+    pool = pool_with()
+    assert pool.statuses == {200: 0, "none": 0}
+    answered(pool, network, b"200 OK")
+    answered(pool, network, b"503 Busy")
+    assert pool.trouble is None
+    done = pool.post("/x", b"{}")
+    network.wires[-1].drop()
+    failure = result_of(done)
+    assert failure.check(TryLater)
+    assert pool.statuses == {200: 1, 503: 1, "none": 1}
+    assert pool.trouble == str(failure.value)
+    answered(pool, network, b"503 Busy")
+    assert pool.trouble is None

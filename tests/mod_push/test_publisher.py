@@ -1,12 +1,15 @@
 """From a message to its deliveries, and what an app server's errors do to a registration."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from xmpppush.config.sections import StorageSection
 from xmpppush.errors import (
-    ConfigError,
     DeviceUnregistered,
     Forbidden,
     NodeNotFound,
@@ -14,9 +17,11 @@ from xmpppush.errors import (
     TryLater,
 )
 from xmpppush.interfaces import IPushDecider, IPushPlugin
-from xmpppush.mod_push.plugins import Chain, chain_of, defaults
+from xmpppush.mod_push.plugins import Chain, defaults
+from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
 from xmpppush.model import Notification, PushSummary
+from xmpppush.storage import open_inline
 from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_delivery, a_registration
 from xmpppush.testing.sessions import stanza_of
@@ -63,13 +68,14 @@ class World:
     def __init__(self, plugin=defaults, **settings):
         self.storage = memory_storage()
         self.pubsub, self.push_service = PubSub(), PushService()
+        self.clock = Clock()
         self.publisher = Publisher(
             self.storage.registrations,
             self.storage.messages,
             plugin,
             self.pubsub,
             self.push_service,
-            Clock(),
+            self.clock,
             **settings,
         )
 
@@ -119,11 +125,11 @@ def test_a_message_that_is_no_push():
 
 
 def test_what_leaves_the_server_is_the_operators_choice():
-    """[mod_push] include_body and include_sender."""
-    world = World(include_body=False, include_sender=False)
+    """[mod_push] include_body, include_sender and hidden_body_text."""
+    world = World(privacy=Privacy(include_body=False, include_sender=False, hidden_body_text="Psst"))
     world.enabled()
     world.deliveries()
-    assert world.pubsub.published[0].notification == Notification(PushSummary(1, None, None, None))
+    assert world.pubsub.published[0].notification == Notification(PushSummary(1, None, None, "Psst"))
 
 
 def test_a_node_that_is_gone_ends_the_registration():
@@ -145,7 +151,7 @@ def test_passing_and_local_trouble_ends_no_registration(error):
     assert [registration.errors for registration in world.registrations] == [0]
 
 
-def test_errors_in_a_row_end_a_registration():
+def test_errors_in_a_row_suspend_a_registration():
     """[mod_push] max_errors; a success in between starts the count anew."""
     world = World(max_errors=3)
     world.enabled()
@@ -158,9 +164,213 @@ def test_errors_in_a_row_end_a_registration():
     world.pubsub.error = Forbidden("not you")
     world.deliveries()
     world.deliveries()
-    assert len(world.registrations) == 1
+    (registration,) = world.registrations
+    assert (registration.errors, registration.state) == (2, "active")
     world.deliveries()
-    assert world.registrations == ()
+    (registration,) = world.registrations
+    assert (registration.state, registration.reason, registration.errors) == ("suspended", "not you", 3)
+    assert registration.next_try == 86400.0
+
+
+def suspended(**settings):
+    """A world with a registration that was suspended just now."""
+    world = World(max_errors=1, suspend_retry=100.0, **settings)
+    world.enabled()
+    world.pubsub.error = Forbidden("not you")
+    world.deliveries()
+    world.pubsub.error = None
+    assert [registration.state for registration in world.registrations] == ["suspended"]
+    return world
+
+
+def test_a_suspended_registration_is_left_alone_and_then_tried_again():
+    """[mod_push] suspend_retry; when it works it is as before."""
+    world = suspended()
+    world.clock.advance(99.9)
+    assert world.deliveries() == ()
+    assert world.pubsub.published == []
+    world.clock.advance(0.1)
+    assert len(world.deliveries()) == 1
+    (registration,) = world.registrations
+    assert (registration.state, registration.reason, registration.errors, registration.next_try) == (
+        "active",
+        "",
+        0,
+        0.0,
+    )
+    # The device missed those three, too.
+    assert world.pubsub.published[0].notification.summary.message_count == 3
+
+
+def test_a_suspended_registration_that_fails_again_waits_again():
+    """As long as before."""
+    world = suspended()
+    world.clock.advance(100)
+    world.pubsub.error = Forbidden("still not")
+    world.deliveries()
+    (registration,) = world.registrations
+    assert (registration.state, registration.reason, registration.next_try) == ("suspended", "still not", 200)
+
+
+def test_enabling_again_revives_a_suspended_registration():
+    """The client knows best; other registrations were not touched."""
+    world = suspended()
+    other = world.enabled(node="n2")
+    world.enabled()
+    assert len(world.deliveries()) == 2
+    assert other in world.registrations
+    assert {registration.state for registration in world.registrations} == {"active"}
+
+
+@pytest.mark.parametrize(
+    "revocation",
+    [
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub' node='node-1'>{}</pubsub>",
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub'>"
+        "<affiliations node='node-1'>{}</affiliations></pubsub>",
+    ],
+)
+def test_the_app_server_disables_a_registration(revocation):
+    """XEP-0357 section 8, also as XEP-0060 section 8.9.4 has it; the other node stays."""
+    world = World()
+    world.enabled()
+    world.enabled(node="n2")
+    content = revocation.format(f"<affiliation jid='{ALICE}' affiliation='none'/>")
+    assert world.deliveries(f"<message from='pubsub.localhost' to='{ALICE}'>{content}</message>") == ()
+    assert [registration.node for registration in world.registrations] == ["n2"]
+
+
+@pytest.mark.parametrize(
+    ("sender", "jid", "affiliation"),
+    [
+        ("bob@localhost/x", ALICE, "none"),
+        ("other.localhost", ALICE, "none"),
+        ("pubsub.localhost", "bob@localhost", "none"),
+        ("pubsub.localhost", "@@", "none"),
+        ("pubsub.localhost", ALICE, "publish-only"),
+    ],
+)
+def test_nobody_else_disables_a_registration(sender, jid, affiliation):
+    """Only the app server itself, only for this account, and only with none."""
+    world = World()
+    world.enabled()
+    world.deliveries(
+        f"<message from='{sender}' to='{ALICE}'>"
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub' node='node-1'>"
+        f"<affiliation jid='{jid}' affiliation='{affiliation}'/></pubsub></message>"
+    )
+    assert len(world.registrations) == 1
+
+
+def test_an_app_server_may_write_messages():
+    """They are pushes like any other's."""
+    world = World()
+    world.enabled()
+    assert len(world.deliveries(MESSAGE.replace("bob@localhost/x", "pubsub.localhost"))) == 1
+
+
+def counts(world):
+    return [publish.notification.summary.message_count for publish in world.pubsub.published]
+
+
+def test_the_count_is_what_each_device_missed():
+    """Of each device for itself; from one on when it is back."""
+    world = World()
+    world.enabled(node="n1", resource="phone")
+    world.deliveries()
+    world.enabled(node="n2", resource="tablet", created=2000.0)
+    world.deliveries()
+    assert counts(world) == [1, 2, 1]
+    world.publisher.device_back(ALICE, "phone")
+    world.deliveries()
+    assert counts(world)[3:] == [1, 2]
+
+
+def test_a_storage_that_closes_writes_all_counts(tmp_path):
+    """Nobody's badge suffers from a restart on purpose."""
+    storage = open_inline(StorageSection(), tmp_path)
+    for number in range(3):
+        registration = a_registration(node=f"n{number}")
+        storage.registrations.put(registration, 20)
+        storage.registrations.count_missed(registration)
+    storage.close()
+    storage = open_inline(StorageSection(), tmp_path)
+    assert [registration.missed for registration in storage.registrations.of(ALICE).result] == [1, 1, 1]
+    storage.close()
+
+
+def test_counts_are_written_a_few_at_a_time(monkeypatch):
+    """However many devices are away, the disk has time for messages."""
+    monkeypatch.setattr("xmpppush.mod_push.publisher.SAVED_AT_ONCE", 2)
+    world = World()
+    for number in range(5):
+        world.enabled(node=f"n{number}")
+    world.deliveries()
+    saved = []
+    for _ in range(3):
+        world.clock.advance(5)
+        saved.append(sum(registration.missed for registration in world.registrations))
+    assert saved == [2, 4, 5]
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_the_count_survives_a_restart():
+    """It is written once for a burst, some seconds later, and when the storage closes."""
+    world = World()
+    world.enabled()
+    for _ in range(3):
+        world.deliveries()
+    assert [registration.missed for registration in world.registrations] == [0]
+    world.clock.advance(5)
+    assert [registration.missed for registration in world.registrations] == [3]
+    assert world.clock.getDelayedCalls() == []
+    world.publisher.device_back(ALICE, "phone")
+    world.clock.advance(5)
+    assert [registration.missed for registration in world.registrations] == [0]
+    world.publisher.device_back(ALICE, "phone")
+    assert world.clock.getDelayedCalls() == []
+
+
+CALL = MESSAGE.replace("<body>Hi</body>", "<propose xmlns='urn:xmpp:jingle-message:0' id='c'/>")
+
+
+def test_of_a_burst_the_first_and_the_last_are_pushed():
+    """[mod_push] batch_window; what is held waits in the queue on disk."""
+    world = World(batch_window=10.0)
+    world.enabled()
+    for body in ("one", "two", "three"):
+        for delivery in world.deliveries(MESSAGE.replace("Hi", body)):
+            (stored,) = world.storage.messages.keep(None, [delivery], 0).result
+            world.publisher.enqueue(stored)
+    assert [delivery.id for delivery in world.push_service.enqueued] == [1]
+    queued = world.storage.messages.queued(0, 9).result
+    assert [(delivery.id, delivery.next_try) for delivery in queued] == [(1, 0.0), (3, 10.0)]
+    world.clock.advance(10)
+    assert [delivery.id for delivery in world.push_service.enqueued] == [1, 3]
+
+
+def test_a_call_waits_for_no_window():
+    """It is urgent, and says so."""
+    world = World(batch_window=10.0)
+    world.enabled()
+    world.deliveries()
+    (delivery,) = world.deliveries(CALL)
+    assert delivery.next_try == 0.0
+    assert world.pubsub.published[-1].notification.extra == {"priority": "high"}
+
+
+def test_what_is_held_is_not_pushed_when_the_device_is_back():
+    """It has the messages by then."""
+    world = World(batch_window=10.0)
+    world.enabled()
+    world.deliveries()
+    (held,) = world.deliveries()
+    (stored,) = world.storage.messages.keep(None, [held], 0).result
+    world.publisher.enqueue(stored)
+    world.publisher.device_back(ALICE, "phone")
+    world.clock.advance(20)
+    assert world.push_service.enqueued == []
+    assert world.storage.messages.queued(0, 9).result == ()
 
 
 def test_a_dead_device_ends_its_registration():
@@ -238,37 +448,28 @@ def test_enable_warns_of_what_cannot_work():
     assert len(world.registrations) == 1
 
 
-class Quiet:
-    """A plugin that leaves two methods out."""
+def test_decisions_are_counted():
+    """For each registration that a message concerns: the operator sees why there was a push, or none."""
 
-    name = "quiet"
+    class Nobody:
+        name = "nobody"
 
-    def should_publish(self, account, stanza):
-        return "quiet" not in str(stanza.body)
+        def publish_notification(self, account, notification, registrations):
+            return registrations[:1]
 
-
-class Renames:
-    name = "renames"
-
-    def prepare_notification(self, account, stanza):
-        return Notification(PushSummary(1, None, "Somebody", "Something"))
-
-    def publish_notification(self, account, notification, registrations):
-        return registrations[:1]
-
-
-def test_plugins_are_chained():
-    """All must want the push; the last word on its content; each narrows whom it goes to."""
-    world = World(plugin=Chain([defaults, Quiet(), Renames()]))
-    world.enabled(node="n1")
-    world.enabled(node="n2")
-    assert world.deliveries(MESSAGE.replace("Hi", "quiet!")) == ()
-    assert [delivery.node for delivery in world.deliveries()] == ["n1"]
-    assert world.pubsub.published[0].notification.summary.last_message_sender == "Somebody"
-
-
-def test_an_unknown_plugin_is_a_configuration_error():
-    """One line, with what there is."""
-    with pytest.raises(ConfigError, match=r"no plugin 'nope'; installed: .*defaults"):
-        chain_of(["defaults", "nope"])
-    assert chain_of(["defaults"]).name == "defaults"
+    world = World(plugin=Chain([defaults, Nobody()]))
+    assert world.deliveries() == ()
+    assert set(world.publisher.decisions.values()) == {0}
+    for node in ("n1", "n2", "n3"):
+        world.enabled(node=node, resource=node)
+    reading = {"n3": SimpleNamespace(resource="n3", priority=0, hibernated=False, answering=True)}
+    world.deliveries(sessions=reading)
+    assert world.publisher.decisions == Counter(push=1, filtered=1, online=1)
+    world.deliveries(MESSAGE.replace("<body>Hi</body>", ""))
+    assert world.publisher.decisions == Counter(push=1, filtered=4, online=1)
+    world.pubsub.error = Forbidden("no")
+    world.deliveries()
+    assert world.publisher.decisions["refused"] == 1
+    world.pubsub.hosts = frozenset()
+    world.deliveries()
+    assert world.publisher.decisions["unreachable"] == 1

@@ -1,9 +1,29 @@
-"""The push decision, by table."""
+"""The push importance, by table."""
 
 import pytest
 from attrs import frozen
 
-from xmpppush.mod_push.rules import body_of, is_important, notification_of, redacted, to_notify
+from xmpppush.errors import (
+    AppServerUnreachable,
+    Forbidden,
+    LimitReached,
+    NodeNotFound,
+    PreconditionNotMet,
+    StorageError,
+    TryLater,
+)
+from xmpppush.mod_push.rules import (
+    Verdict,
+    body_of,
+    counted,
+    importance_of,
+    is_waiting,
+    notification_of,
+    to_notify,
+    urgent,
+    verdict_on,
+)
+from xmpppush.model import Notification, PushSummary
 from xmpppush.testing.builders import a_registration
 from xmpppush.testing.sessions import stanza_of
 
@@ -12,31 +32,87 @@ from xmpppush.testing.sessions import stanza_of
 class S:
     resource: str
     priority: int | None
+    hibernated: bool = False
+    answering: bool = True
 
 
 def connected(**priorities):
     return {resource: S(resource, priority) for resource, priority in priorities.items()}
 
 
+BODY, STORE, NO_STORE = (
+    "<body>Hi</body>",
+    "<store xmlns='urn:xmpp:hints'/>",
+    "<no-store xmlns='urn:xmpp:hints'/>",
+)
+OMEMO = "<encrypted xmlns='eu.siacs.conversations.axolotl'><header/><payload>x</payload></encrypted>"
+OMEMO_2 = "<encrypted xmlns='urn:xmpp:omemo:2'><header/><payload>x</payload></encrypted>"
+KEYS = "<encrypted xmlns='eu.siacs.conversations.axolotl'><header/></encrypted>"
+EME = "<encryption xmlns='urn:xmpp:eme:0' namespace='eu.siacs.conversations.axolotl'/>"
+RECEIPT = "<received xmlns='urn:xmpp:receipts' id='1'/>"
+MARKER = "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>"
+COMPOSING = "<composing xmlns='http://jabber.org/protocol/chatstates'/>"
+ID = "<origin-id xmlns='urn:xmpp:sid:0' id='1'/>"
+REACTION = "<reactions xmlns='urn:xmpp:reactions:0' id='1'><reaction>+1</reaction></reactions>"
+
+
+def call(action):
+    return f"<{action} xmlns='urn:xmpp:jingle-message:0' id='c1'/>"
+
+
 @pytest.mark.parametrize(
-    ("message", "push"),
+    ("kind", "content", "reason"),
     [
-        ("<message type='chat'><body>Hi</body></message>", True),
-        ("<message><body>Hi</body></message>", True),
-        ("<message type='groupchat'><body>Hi</body></message>", True),
-        ("<message type='headline'><body>Hi</body></message>", False),
-        ("<message type='error'><body>Hi</body></message>", False),
-        ("<message type='chat'><body/></message>", False),
-        ("<message type='chat'><subject>Hi</subject></message>", False),
-        ("<message><composing xmlns='http://jabber.org/protocol/chatstates'/></message>", False),
-        ("<message><received xmlns='urn:xmpp:receipts' id='1'/></message>", False),
-        ("<message><body>Hi</body><no-store xmlns='urn:xmpp:hints'/></message>", False),
-        ("<message><x xmlns='urn:x'><body>inside</body></x></message>", False),
+        ("chat", BODY, "message"),
+        ("", BODY, "message"),
+        ("normal", BODY, "message"),
+        ("groupchat", BODY, "message"),
+        ("chat", f"<subject>S</subject>{BODY}{ID}{COMPOSING}", "message"),
+        ("chat", f"<request xmlns='urn:xmpp:receipts'/>{BODY}", "message"),
+        ("chat", OMEMO, "encrypted"),
+        ("chat", f"{EME}{OMEMO_2}{STORE}", "encrypted"),
+        ("chat", "<x xmlns='jabber:x:encrypted'>x</x>", "encrypted"),
+        ("chat", "<openpgp xmlns='urn:xmpp:openpgp:0'>x</openpgp>", "encrypted"),
+        ("chat", call("propose") + STORE, "call"),
+        ("chat", BODY + call("propose"), "call"),
+        ("chat", REACTION + STORE, "store-hint"),
     ],
 )
-def test_what_is_important(message, push):
-    """A message that a person wrote and that waits for its reader is a push."""
-    assert is_important(stanza_of(message)) is push
+def test_what_is_a_push(kind, content, reason):
+    """What a person wrote, in clear or encrypted, a call, and what its sender wants kept."""
+    importance = importance_of(stanza_of(f"<message type='{kind}'>{content}</message>"))
+    assert (importance.push, bool(importance), importance.reason) == (True, True, reason)
+    assert importance.urgent is (reason == "call")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "reason"),
+    [
+        ("error", BODY, "error"),
+        ("headline", BODY, "headline"),
+        ("chat", BODY + NO_STORE, "no-store"),
+        ("chat", NO_STORE + call("propose"), "no-store"),
+        ("chat", "<body/>", "no-content"),
+        ("chat", "", "no-content"),
+        ("chat", "<subject>S</subject>", "subject-only"),
+        ("groupchat", f"<subject>S</subject>{STORE}", "subject-only"),
+        ("chat", COMPOSING, "chat-state"),
+        ("chat", RECEIPT + ID, "receipt"),
+        ("chat", RECEIPT + STORE, "receipt"),  # Conversations
+        ("chat", MARKER + STORE, "marker"),
+        ("chat", KEYS + STORE, "no-content"),
+        ("chat", call("retract") + STORE, "call-signal"),
+        ("chat", call("proceed"), "call-signal"),
+        ("chat", REACTION, "no-content"),
+        ("", "<x xmlns='urn:x'><body>inside</body></x>", "no-content"),
+        ("chat", f"{BODY}<sent xmlns='urn:xmpp:carbons:2'/>", "own-message"),
+    ],
+)
+def test_what_is_no_push(kind, content, reason):
+    """What programs tell each other, with a word for the trace."""
+    importance = importance_of(stanza_of(f"<message type='{kind}'>{content}</message>"))
+    assert (importance.push, bool(importance), importance.reason) == (False, False, reason)
+    assert not importance.urgent
 
 
 def test_the_first_body_with_text_counts():
@@ -60,13 +136,53 @@ def test_the_sender_is_bare_except_in_a_room(kind, sender):
     )
 
 
-def test_what_leaves_the_server_can_be_limited():
-    """XEP-0357 section 12: body and sender stay here where the operator says so."""
-    whole = notification_of(stanza_of("<message from='b@c/d'><body>Hi</body></message>"))
-    assert redacted(whole, True, True) == whole
-    assert redacted(whole, False, True).summary.last_message_body is None
-    assert redacted(whole, False, True).summary.last_message_sender == "b@c"
-    assert redacted(whole, True, False).summary.last_message_sender is None
+@pytest.mark.parametrize("content", [BODY + OMEMO, OMEMO + BODY, OMEMO])
+def test_the_fallback_of_an_encrypted_message_is_not_shown(content):
+    """It says that a client cannot decrypt, which the phone can."""
+    message = stanza_of(f"<message from='b@c/d'>{content}</message>")
+    assert notification_of(message) == Notification(PushSummary(1, None, "b@c", None))
+
+
+def test_a_call_has_priority():
+    """Unless whoever made the notification chose one."""
+    assert urgent(Notification()).extra == {"priority": "high"}
+    assert urgent(Notification(extra={"a": "b"})).extra == {"a": "b", "priority": "high"}
+    assert urgent(Notification(extra={"priority": "normal"})).extra == {"priority": "normal"}
+
+
+def test_the_count_is_what_the_device_missed():
+    """A plugin's own count, or none, stays."""
+    one = Notification(PushSummary(1, 2, "b@c", "Hi"), {"a": "b"})
+    assert counted(one, 1) is one
+    assert counted(one, 7) == Notification(PushSummary(7, 2, "b@c", "Hi"), {"a": "b"})
+    for count in (None, 0, 5):
+        assert counted(Notification(PushSummary(count)), 7).summary.message_count == count
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (NodeNotFound(), Verdict.GONE),
+        (TryLater("busy"), Verdict.PASSING),
+        (StorageError(), Verdict.PASSING),
+        (LimitReached(), Verdict.PASSING),
+        (AppServerUnreachable(), Verdict.PASSING),
+        (Forbidden(), Verdict.COUNTS),
+        (PreconditionNotMet(), Verdict.COUNTS),
+    ],
+)
+def test_what_an_error_means(error, verdict):
+    """Only what the app server says of this node counts against a registration."""
+    assert verdict_on(error) is verdict
+
+
+def test_who_is_suspended_waits():
+    """Until its time, and not longer where the clock was set back; who is active never does."""
+    assert not is_waiting(a_registration(next_try=50.0), 10.0, 100.0)
+    suspended = a_registration(state="suspended", next_try=50.0)
+    assert is_waiting(suspended, 49.9, 100.0)
+    assert not is_waiting(suspended, 50.0, 100.0)
+    assert not is_waiting(suspended, -1000.0, 100.0)
 
 
 PHONE, TABLET = a_registration(resource="phone"), a_registration(node="node-2", resource="tablet")
@@ -77,6 +193,8 @@ PHONE, TABLET = a_registration(resource="phone"), a_registration(node="node-2", 
     [
         ({}, [PHONE, TABLET], [PHONE, TABLET]),
         (connected(phone=0), [TABLET], []),
+        ({"phone": S("phone", 0, hibernated=True)}, [PHONE, TABLET], [PHONE, TABLET]),
+        ({"phone": S("phone", 0, answering=False)}, [PHONE, TABLET], [PHONE, TABLET]),
         (connected(desk=0), [PHONE, TABLET], []),
         (connected(phone=0, tablet=1), [], []),
         (connected(phone=-1), [PHONE, TABLET], [PHONE, TABLET]),

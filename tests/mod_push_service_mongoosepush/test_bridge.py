@@ -3,6 +3,7 @@
 import random
 from collections import deque
 
+import orjson
 import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,6 +19,7 @@ from xmpppush.errors import (
     Refused,
     StorageError,
     TryLater,
+    Unreachable,
 )
 from xmpppush.http_connections import Response
 from xmpppush.interfaces import IPushService
@@ -31,6 +33,8 @@ NOW = 1000.0
 
 class Pool:
     """Takes requests; answers come from ``answers`` at once, or from the test."""
+
+    trouble = None
 
     def __init__(self):
         self.requests = []
@@ -344,22 +348,23 @@ def test_trouble_is_logged_when_it_begins_and_ends(world, log):
     """Not for each push."""
     bridge = world.bridge(max_http_connections=10)
     world.pool.answers.extend([Response(503, b'{"reason":"unable_to_connect"}')] * 5)
-    for _ in range(5):
-        bridge.enqueue(world.stored())
+    for number in range(5):
+        bridge.enqueue(world.stored(path=f"/{number}"))
     world.pool.answers.extend([Response(200)] * 5)
     world.clock.advance(1.0)
     assert lines(log) == [
-        "push service is in trouble: 503 unable_to_connect; notifications wait",
-        "push service is well again after 1.0 s",
+        "push service has trouble with fcm: 503 unable_to_connect; notifications wait",
+        "push service is well again with fcm after 1.0 s",
     ]
+    assert bridge.outcomes == {"postponed": 5, "delivered": 5}
 
 
 def test_a_removed_account_is_told_nothing_more(world):
     """What waits, for its turn or another try, is dropped; what its JID's next owner gets is not."""
     bridge = world.bridge(max_http_connections=2)
     world.pool.answers.append(Response(503))
-    for account in ("alice@localhost", "alice@localhost", "bob@localhost", "alice@localhost"):
-        bridge.enqueue(world.stored(account=account, path=f"/{account}"))
+    for number, name in enumerate(("alice", "alice", "bob", "alice")):
+        bridge.enqueue(world.stored(account=f"{name}@localhost", path=f"/{number}"))
     assert len(world.pool.requests) == 3
     bridge.forget_account("alice@localhost")
     world.pool.answer(503)
@@ -580,3 +585,242 @@ def test_restart_in_one_process(world):
     world.pool.answer()
     world.clock.advance(0)
     assert world.rows() == ()
+
+
+# Outages
+
+
+def test_while_there_is_no_connection_one_push_at_a_time_is_tried(world, log):
+    """The others wait without a try of theirs being counted, and all get through when it is back."""
+    bridge = world.bridge(max_http_connections=10, max_attempts=8)
+    world.pool.answers.extend([Unreachable("connection refused")] * 4)
+    outcomes = []
+    for number in range(30):
+        bridge.enqueue(world.stored(path=f"/{number}"), outcomes.append)
+    assert len(world.pool.requests) == 1
+    assert bridge.outages == {"fcm": "connection refused"}
+    assert [type(outcome) for outcome in outcomes] == [Unreachable, *[TryLater] * 29]
+    for seconds in (1.0, 2.0, 4.0):
+        world.clock.advance(seconds)
+    assert len(world.pool.requests) == 4
+    assert [row.attempts for row in world.rows()].count(0) == 26
+    world.pool.answers.extend([Response(200)] * 100)
+    world.clock.advance(8.0)
+    world.clock.advance(8.0)
+    world.clock.advance(0)
+    assert world.rows() == ()
+    assert bridge.outcomes == {"postponed": 4, "delivered": 30}
+    assert sorted({path for path, _ in world.pool.requests}) == sorted(f"/{number}" for number in range(30))
+    assert len(log) == 0  # the pool says it
+    assert bridge.outages == {}
+    assert world.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("answer", [Response(500), Response(503), Response(429, b"", 20.0)])
+def test_an_outage_of_minutes_costs_few_requests_and_no_push(world, log, answer):
+    """Each device is tried a few times, one line tells of the beginning and one of the end."""
+    bridge = world.bridge(max_http_connections=50, max_attempts=20)
+    world.pool.answers.extend([answer] * 10_000)
+    for number in range(200):
+        bridge.enqueue(world.stored(path=f"/{number}"))
+    for _ in range(300):
+        world.clock.advance(1.0)
+    tried = len(world.pool.requests)
+    assert tried < 80
+    world.pool.answers.clear()
+    world.pool.answers.extend([Response(200)] * 500)
+    for _ in range(600):
+        world.clock.advance(1.0)
+    assert world.rows() == ()
+    assert bridge.outcomes["delivered"] == 200
+    assert len(log) == 2
+
+
+def test_a_device_in_trouble_does_not_stop_the_others(world):
+    """APNs answers 429 for one token: it has its own back-off."""
+    bridge = world.bridge(max_http_connections=10)
+    world.pool.answers.extend([Response(429)] * 8)
+    bridge.enqueue(world.stored(path="/bad"))
+    for _ in range(8):
+        world.clock.advance(300.0)
+    world.pool.answers.extend([Response(200)])
+    bridge.enqueue(world.stored(path="/good", created=world.clock.seconds()))
+    assert bridge.outcomes["delivered"] == 1
+
+
+def test_restart_with_an_open_breaker_asks_again(world):
+    """A stopped bridge keeps nothing waiting."""
+    bridge = world.bridge()
+    world.pool.answers.append(Unreachable("connection refused"))
+    bridge.enqueue(world.stored(path="/a"))
+    bridge.enqueue(world.stored(path="/b"))
+    bridge.stopService()
+    assert world.clock.getDelayedCalls() == []
+    bridge.startService()
+    world.clock.advance(0)
+    world.pool.answers.extend([Response(200)] * 2)
+    world.clock.advance(1.0)
+    world.clock.advance(1.0)
+    world.clock.advance(0)
+    assert world.rows() == ()
+
+
+def body_from(sender, text):
+    return orjson.dumps({"service": "fcm", "alert": {"title": sender, "tag": sender, "body": text}})
+
+
+def test_collapse(world):
+    """The phone gets the newest of each sender; the older rows are gone."""
+    bridge = world.bridge()
+    world.pool.answers.append(Response(503))
+    outcomes = []
+    for sender, text in [("bob", "1"), ("bob", "2"), ("eve", "3"), ("bob", "4")]:
+        bridge.enqueue(world.stored(body=body_from(sender, text)), outcomes.append)
+    world.clock.advance(0)
+    assert [row.body for row in world.rows()] == [body_from("eve", "3"), body_from("bob", "4")]
+    assert len(outcomes) == 4
+    world.pool.answers.extend([Response(200)] * 2)
+    world.clock.advance(1.0)
+    world.clock.advance(0)
+    assert [body for _, body in world.pool.requests[1:]] == [body_from("eve", "3"), body_from("bob", "4")]
+    assert world.rows() == ()
+    assert bridge.outcomes == {"postponed": 1, "collapsed": 2, "delivered": 2}
+
+
+def test_collapse_loses_nothing_to_a_crash(world, monkeypatch):
+    """Killed before the older row is gone: both are sent, the newer last."""
+    bridge = world.bridge()
+    world.pool.answers.append(Response(503))
+    bridge.enqueue(world.stored(body=body_from("bob", "old")))
+    monkeypatch.setattr(bridge, "_flush", lambda: None)  # as a kill -9 before it
+    bridge.enqueue(world.stored(body=body_from("bob", "new")))
+    assert len(world.rows()) == 2
+    bridge.stopService()
+    world.bridge()
+    world.pool.answers.extend([Response(200)] * 2)
+    world.clock.advance(1.0)
+    world.clock.advance(0)
+    assert world.pool.requests[-1][1] == body_from("bob", "new")
+    assert world.rows() == ()
+
+
+def test_rows_on_disk_are_collapsed_when_they_are_fetched(world):
+    """After a restart during an outage, the first that fails stands for all of its sender."""
+    for number in range(4):
+        world.stored(body=body_from("bob", f"{number}"))
+    world.pool.answers.append(Response(503))
+    bridge = world.bridge()
+    world.clock.advance(0)
+    assert [row.body for row in world.rows()] == [body_from("bob", "3")]
+    assert bridge.outcomes == {"postponed": 1, "collapsed": 3}
+
+
+# Speed and fairness
+
+
+def test_throughput_follows_max_http_connections(world):
+    """Answers after a second, a thousand requests in flight: a thousand pushes a second, of 500 devices."""
+    bridge = world.bridge(max_http_connections=1000, capacity=50_000)
+    answer, clock = Response(200), world.clock
+
+    def post(path, body):
+        done = Deferred()
+        clock.callLater(1.0, done.callback, answer)
+        return done
+
+    world.pool.post = post
+    deliveries = [a_delivery(id=number + 1, path=f"/{number % 500}", created=NOW) for number in range(6000)]
+    for delivery in deliveries:
+        bridge.enqueue(delivery)
+    for _ in range(60):
+        clock.advance(0.1)
+    assert bridge.outcomes["delivered"] >= 800 * 5
+
+
+def test_a_hanging_service_leaves_the_other_its_share(world):
+    """APNs does not answer, FCM goes on."""
+    bridge = world.bridge(max_http_connections=10)
+    hanging, post = Deferred(), world.pool.post
+    world.pool.post = lambda path, body: hanging if path.startswith("/apns") else post(path, body)
+    world.pool.answers.extend([Response(200)] * 50)
+    bridge.enqueue(world.stored(path="/fcm"))
+    for number in range(30):
+        bridge.enqueue(world.stored(path=f"/apns{number}", service="apns"))
+    for number in range(20):
+        bridge.enqueue(world.stored(path=f"/fcm{number}"))
+    assert bridge.outcomes["delivered"] == 21
+    assert bridge.in_flight == 9
+
+
+def test_order_is_kept_between_disk_and_memory(world):
+    """A new one does not overtake older ones that are on disk alone."""
+    bridge = world.bridge(capacity=2, max_http_connections=1)
+    for number in range(3):
+        bridge.enqueue(world.stored(body=b"%d" % number))
+    world.pool.answer()
+    bridge.enqueue(world.stored(body=b"3"))
+    for _ in range(30):
+        world.clock.advance(0)
+        if world.pool.open:
+            world.pool.answer()
+    assert [body for _, body in world.pool.requests] == [b"0", b"1", b"2", b"3"]
+
+
+def test_lost_pushes_are_not_a_flood_of_lines(world, log):
+    """One line for each reason in half a minute, which tells how many there were."""
+    bridge = world.bridge(max_http_connections=50)
+    world.pool.answers.extend([Response(404)] * 100)
+    for number in range(100):
+        bridge.enqueue(world.stored(path=f"/{number}"))
+    assert len(log) == 1
+    world.clock.advance(service_module.QUIET)
+    world.pool.answers.extend([Response(404), Response(413)])
+    bridge.enqueue(world.stored(path="/x"))
+    bridge.enqueue(world.stored(path="/y"))
+    assert lines(log)[1:] == [
+        "push service refused a notification for node node-1: 404; it is lost"
+        " (99 more since the last such line)",
+        "push service refused a notification for node node-1: 413; it is lost",
+    ]
+    assert bridge.outcomes["refused"] == 102
+
+
+def test_outcomes_are_counted_by_service(world):
+    """Known services from zero on, so that a rate can be told from the first one."""
+    bridge = world.bridge()
+    assert bridge.by_service["apns", "delivered"] == 0
+    assert len(bridge.by_service) == 12
+    for code, service in ((200, "fcm"), (410, "apns"), (400, "fcm"), (503, "fcm")):
+        world.pool.answers.append(Response(code))
+        bridge.enqueue(world.stored(service=service))
+    assert {key: number for key, number in bridge.by_service.items() if number} == {
+        ("fcm", "delivered"): 1,
+        ("apns", "unregistered"): 1,
+        ("fcm", "refused"): 1,
+        ("fcm", "postponed"): 1,
+    }
+
+
+def test_latency_counts_from_the_message_to_the_final_answer(world):
+    """Retries are part of it."""
+    bridge = world.bridge()
+    bridge.enqueue(world.stored(created=NOW - 2.0))
+    world.pool.answer(503)
+    assert sum(bridge.latency.counts) == 0
+    world.clock.advance(1.0)
+    world.pool.answer()
+    assert (sum(bridge.latency.counts), bridge.latency.total) == (1, 3.0)
+
+
+def test_trouble_lasts_until_the_push_service_answers_well(world):
+    """Also an answer that the device is gone is one."""
+    bridge = world.bridge()
+    assert bridge.trouble is None
+    bridge.enqueue(world.stored())
+    world.pool.answer(503, b'{"reason":"service_unavailable"}')
+    assert bridge.trouble == "fcm: 503 service_unavailable"
+    world.clock.advance(1.0)
+    world.pool.answer(410)
+    assert bridge.trouble is None
+    world.pool.trouble = "connection refused"
+    assert bridge.trouble == "connection refused"

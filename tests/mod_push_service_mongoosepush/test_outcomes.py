@@ -37,7 +37,8 @@ from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of, reason_i
         (404, b"", Refused),
         (413, b"", Refused),
         (422, b'{"errors":[{"message":"Missing field: body"}]}', Refused),
-        (307, b"", Refused),
+        (302, b"", TryLater),
+        (307, b"", TryLater),
         (199, b"", Refused),
     ],
 )

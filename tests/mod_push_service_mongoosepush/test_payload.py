@@ -174,6 +174,17 @@ def test_values_that_fit(option, value, typed):
     assert content_of(**{option: value})[option] == typed
 
 
+def test_an_urgent_notification_has_priority():
+    """A call; what the registration says of itself counts more, and version 1 knows no priority."""
+    call = Notification(a_summary(), {"priority": "high"})
+    assert content_of(notification=call)["priority"] == "high"
+    assert content_of("v2", call)["priority"] == "high"
+    assert content_of(notification=call, silent="true")["priority"] == "high"
+    assert content_of(notification=call, priority="normal")["priority"] == "normal"
+    assert "priority" not in content_of("v1", call)
+    assert "priority" not in content_of(notification=Notification(a_summary(), {"priority": "x"}))
+
+
 def test_empty_options_say_nothing():
     """A form field without a value is as if it were not there."""
     names = (

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -19,8 +19,9 @@ from xmpppush.errors import BadStanza, ConfigError, LimitReached
 from xmpppush.interfaces import IAuthenticator, ISession, ISessionHost
 from xmpppush.jids import BadJid
 from xmpppush.model import ScramKeys
-from xmpppush.server.c2s import C2SConnection, C2SFactory
+from xmpppush.server.c2s import C2SFactory
 from xmpppush.server.sasl import MECHANISMS, derive_keys, fits
+from xmpppush.server.session import Session
 from xmpppush.testing.xmpp import MemoryTransport, StreamPeer, auth, names_of, response
 from xmpppush.xep.namespaces import BIND, SASL, STANZA_ERRORS, STREAM_ERRORS, STREAMS, TLS
 
@@ -57,23 +58,42 @@ class Host:
 
     def __init__(self) -> None:
         self.stanzas: list[Element] = []
-        self.sessions: list[C2SConnection] = []
-        self.unbound: list[C2SConnection] = []
+        self.sessions: list[Session] = []
+        self.unbound: list[Session] = []
         self.problem: Exception | None = None
 
-    def bind(self, session: C2SConnection, account: str, resource: str | None) -> str:
+    def bind(self, session: Session, account: str, resource: str | None) -> str:
         if self.problem is not None:
             raise self.problem
         self.sessions.append(session)
         return resource or "generated"
 
-    def unbind(self, session: C2SConnection) -> None:
+    def unbind(self, session: Session) -> None:
         self.unbound.append(session)
 
-    def stanza(self, session: C2SConnection, stanza: Element) -> None:
+    def stanza(self, session: Session, stanza: Element) -> "Deferred[None] | None":
         if self.problem is not None:
             raise self.problem
         self.stanzas.append(stanza)
+        return None
+
+    def enabled(self, session: Session) -> None:
+        pass
+
+    def resumable(self, account: str, resumption_id: str) -> "tuple[Session | None, int | None]":
+        return None, None
+
+    def acknowledged(self, session: Session, what: Sequence[object]) -> None:
+        pass
+
+    def resumed(self, session: Session) -> None:
+        """Nothing is missed here."""
+
+    def broken(self, session: Session) -> None:
+        pass
+
+    def overdue(self, session: Session) -> None:
+        pass
 
 
 class Certificates:
@@ -182,9 +202,9 @@ def assert_closed(peer: StreamPeer) -> None:
 
 
 def test_it_is_what_it_promises(listener):
-    """The connection is an ISession that learns about the end of a TLS handshake."""
+    """The connection learns about the end of a TLS handshake, and its session is an ISession."""
     connection = listener.bind().protocol
-    verifyObject(ISession, connection)
+    verifyObject(ISession, connection.session)
     verifyObject(IHandshakeListener, connection)
     verifyObject(ISessionHost, listener.host)
     verifyObject(IAuthenticator, listener.authenticator)
@@ -410,7 +430,7 @@ def test_plain(listener):
     assert (success.uri, success.name, success.children) == (SASL, "success", [])
     peer.open()
     features = peer.receive_one()
-    assert list(names_of(features)) == ["bind", "session"]
+    assert list(names_of(features)) == ["bind", "session", "sm", "csi"]
     assert list(names_of(features.session)) == ["optional"]
 
 
@@ -674,7 +694,7 @@ def test_who_waits_for_a_client_to_read_finds_it_unbound(listener, end):
         session.connectionLost()
     else:
         session.send_xml("x" * 5 * 1024 * 1024)
-    assert seen == [(False, [session])]
+    assert seen == [(False, [session.session])]
 
 
 def test_a_stream_error_of_the_client_ends_the_stream(listener, log):
@@ -810,7 +830,9 @@ def test_answers_need_no_child(listener, client):
         ("<message xmlns='jabber:server'/>", "invalid-namespace"),
         ("<message xmlns=''/>", "invalid-namespace"),
         ("<note/>", "unsupported-stanza-type"),
-        ("<enable xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
+        ("<r xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
+        ("<a xmlns='urn:xmpp:sm:3' h='0'/>", "unsupported-stanza-type"),
+        ("<asleep xmlns='urn:xmpp:csi:0'/>", "unsupported-stanza-type"),
         (auth("PLAIN", "\0bob\0secret"), "unsupported-stanza-type"),
         ("<message><body></message>", "not-well-formed"),
         ("<message><!-- --></message>", "restricted-xml"),
@@ -827,7 +849,7 @@ def test_what_is_no_stanza(listener, client, log, xml, condition):
     assert_closed(client)
     assert len(log) == 1
     assert listener.host.stanzas == []
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
 
 
 def test_stanza_size_after_login():
@@ -887,10 +909,10 @@ def test_client_that_does_not_read(listener, client, log):
     for _ in range(42):
         client.protocol.send_xml("x" * 100_000)
     assert client.transport.aborting
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
     assert len(log) == 1
     client.lose_connection()
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
 
 
 # the end
@@ -901,7 +923,7 @@ def test_client_says_goodbye(listener, client, log):
     client.send("</stream:stream>")
     client.receive()
     assert_closed(client)
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
     client.lose_connection()
     assert listener.factory.connections == set()
     assert listener.clock.getDelayedCalls() == []
@@ -911,7 +933,7 @@ def test_client_says_goodbye(listener, client, log):
 def test_connection_that_breaks(listener, client):
     """The host learns of it once."""
     client.lose_connection()
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
     client.protocol.send_xml("<late/>")
     assert client.transport.value() == b""
 
@@ -950,7 +972,7 @@ def test_client_that_sends_on_after_the_end(listener, client):
 def test_unbound_before_anything_is_lost(listener, client):
     """With the goodbye the session is no place for messages any more."""
     client.protocol.close("conflict")
-    assert listener.host.unbound == [client.protocol]
+    assert listener.host.unbound == listener.host.sessions
 
 
 # pace
@@ -1070,3 +1092,22 @@ def test_stop_with_nobody_there(listener):
     """Done at once."""
     assert listener.factory.close_all().called
     assert listener.clock.getDelayedCalls() == []
+
+
+# figures
+
+
+def test_stanzas_are_counted(listener):
+    """By kind and direction, of all connections together; what is no stanza is not."""
+    alice, bob = listener.bind(), listener.bind("bob")
+    received, sent = dict(listener.factory.traffic.received), dict(listener.factory.traffic.sent)
+    assert received == {}  # binding is the connection's own
+    alice.send(MESSAGE * 2 + "<presence/><iq type='get' id='1'><query xmlns='x'/></iq>")
+    bob.send("<message type='nonsense'/>")
+    assert listener.factory.traffic.received == {"message": 3, "presence": 1, "iq": 1}
+    for xml in ("<message/>", "<message from='a'/>", "<presence to='b'/>", "<iq type='result' id='1'/>"):
+        bob.protocol.send_xml(xml)
+    bob.protocol.close()
+    bob.protocol.send_xml("<message/>")
+    new = {kind: number - sent[kind] for kind, number in listener.factory.traffic.sent.items()}
+    assert new == {"message": 2, "presence": 1, "iq": 1}

@@ -22,8 +22,9 @@ from xmpppush.config.sections import AuthSection, LimitsSection, ListenSection, 
 from xmpppush.interfaces import ISessionHost
 from xmpppush.model import Account
 from xmpppush.server.authenticator import AccountAuthenticator
-from xmpppush.server.c2s import C2SConnection, C2SFactory
+from xmpppush.server.c2s import C2SFactory
 from xmpppush.server.sasl import derive_keys
+from xmpppush.server.session import Session
 
 ALICE = Account("alice@localhost", derive_keys("secret"))
 
@@ -76,13 +77,13 @@ class Echo:
 
     domains = frozenset(["localhost"])
 
-    def bind(self, session: C2SConnection, account: str, resource: str | None) -> str:
+    def bind(self, session: Session, account: str, resource: str | None) -> str:
         return resource or "r"
 
-    def unbind(self, session: C2SConnection) -> None:
+    def unbind(self, session: Session) -> None:
         pass
 
-    def stanza(self, session: C2SConnection, stanza: Element) -> None:
+    def stanza(self, session: Session, stanza: Element) -> None:
         if stanza.name == "message":
             session.send(stanza)
 

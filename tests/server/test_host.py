@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from xmpppush.errors import BadStanza, LimitReached, StorageError
+from xmpppush.errors import BadStanza, LimitReached, OfflineFull, StorageError
 from xmpppush.model import Account
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import MAX_SESSIONS, XMPPServer
@@ -22,8 +22,12 @@ ALICE, BOB = "alice@localhost", "bob@localhost"
 class Pushes:
     """An IPushDecider that wants a push for each message to an account without sessions."""
 
+    push_on_broken_stream = False
+
     def __init__(self):
         self.sent = []
+        self.lost = []
+        self.back = []
         self.wanted = False
         self.nodes = None
 
@@ -34,6 +38,12 @@ class Pushes:
 
     def enqueue(self, delivery):
         self.sent.append(delivery)
+
+    def dropped(self, deliveries, error):
+        self.lost.append((deliveries, type(error)))
+
+    def device_back(self, account, resource):
+        self.back.append((account, resource))
 
 
 class World:
@@ -79,6 +89,17 @@ def world():
 
 def chat(to, body="Hi", kind="chat"):
     return f"<message to='{to}' type='{kind}' id='m1'><body>{body}</body></message>"
+
+
+def test_pushes_that_cannot_be_stored_are_told():
+    """The sender gets an error; the trace would otherwise end with an accepted push."""
+    full = World(limit=0)
+    full.pushes.wanted = True
+    bob = full.session(BOB, "desk", 0)
+    bob.says(chat(ALICE))
+    assert full.pushes.sent == []
+    assert full.pushes.lost == [((a_delivery(account=ALICE),), OfflineFull)]
+    assert "service-unavailable" in bob.sent[-1]
 
 
 # Binding
@@ -444,3 +465,96 @@ def test_somebody_elses_roster_is_forbidden(world):
     for kind in ("get", "set"):
         query = "<query xmlns='jabber:iq:roster'><item jid='c@d'/></query>"
         assert "forbidden" in ask(session, BOB, query, kind)
+
+
+def test_mod_push_hears_when_a_device_is_back(world):
+    """Each time that it becomes present, and only then: what it missed is counted from there."""
+    phone = world.session(ALICE, "phone")
+    phone.says("<presence><priority>-1</priority></presence>")
+    assert world.pushes.back == []
+    phone.says("<presence/>")
+    phone.says("<presence><show>away</show></presence>")
+    assert world.pushes.back == [(ALICE, "phone")]
+    phone.says("<presence type='unavailable'/>")
+    phone.says("<presence/>")
+    assert world.pushes.back == [(ALICE, "phone")] * 2
+
+
+# Carbons (XEP-0280)
+
+CARBONS = "xmlns='urn:xmpp:carbons:2'"
+
+
+def with_carbons(world, account, resource, priority=0):
+    session = world.session(account, resource, priority)
+    assert "type='result'" in ask(session, "", f"<enable {CARBONS}/>", "set")
+    session.sent.clear()
+    return session
+
+
+def test_carbons_are_a_feature(world):
+    """Section 3."""
+    query = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
+    assert "var='urn:xmpp:carbons:2'" in ask(world.session(ALICE, "phone"), "localhost", query)
+
+
+def test_carbons_of_somebody_else_are_not_for_the_asking(world):
+    """Section 4: a client speaks for itself."""
+    assert "not-allowed" in ask(world.session(ALICE, "phone"), BOB, f"<enable {CARBONS}/>", "set")
+
+
+def test_other_clients_get_copies_of_both_directions(world):
+    """Sections 7 and 8: received and sent; not the one that got or sent it, and not who did not ask."""
+    phone, desk = with_carbons(world, ALICE, "phone"), with_carbons(world, ALICE, "desk")
+    silent, bob = world.session(ALICE, "silent", 0), world.session(BOB, "x", 0)
+    for session in (phone, desk, silent):
+        session.sent.clear()
+    bob.says(chat(f"{ALICE}/phone", "Hi"))
+    assert len(phone.sent) == 1
+    assert "carbons" not in phone.sent[0]
+    (copy,) = desk.sent
+    assert f"<received {CARBONS}><forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client'" in copy
+    assert "from='bob@localhost/x'" in copy
+    desk.says(chat(BOB, "Hello"))
+    assert "<sent " in phone.sent[-1]
+    assert f"from='{ALICE}/desk'" in phone.sent[-1]
+    assert silent.sent == []
+    assert len(desk.sent) == 1
+    assert "type='result'" in ask(phone, "", f"<disable {CARBONS}/>", "set")
+    phone.sent.clear()
+    desk.says(chat(BOB, "Hello"))
+    assert phone.sent == []
+
+
+def test_what_all_clients_get_is_not_copied(world):
+    """Section 7: a message to the bare JID goes to each present one; the others get a copy."""
+    phone, desk = with_carbons(world, ALICE, "phone"), with_carbons(world, ALICE, "desk", -1)
+    world.session(BOB, "x").says(chat(ALICE))
+    assert "carbons" not in phone.sent[-1]
+    assert "<received" in desk.sent[-1]
+    assert world.waiting() == []
+
+
+BODY = "<body>Hi</body>"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "content", "copied"),
+    [
+        ("type='chat'", "<active xmlns='http://jabber.org/protocol/chatstates'/>", True),
+        ("", BODY, True),
+        ("", "<x xmlns='urn:x'/>", False),
+        ("type='headline'", BODY, False),
+        ("type='groupchat'", BODY, False),
+        ("type='chat'", BODY + "<private xmlns='urn:xmpp:carbons:2'/>", False),
+        ("type='chat'", BODY + "<no-copy xmlns='urn:xmpp:hints'/>", False),
+        ("type='chat'", "<received xmlns='urn:xmpp:carbons:2'/>", False),
+    ],
+)
+def test_what_is_copied(world, attributes, content, copied):
+    """Section 6, and no copies of what looks like one."""
+    world.session(ALICE, "phone", 0)
+    desk, bob = with_carbons(world, ALICE, "desk", -1), world.session(BOB, "x")
+    desk.sent.clear()
+    bob.says(f"<message to='{ALICE}/phone' {attributes}>{content}</message>")
+    assert bool(desk.sent) is copied

@@ -5,7 +5,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from xmpppush.errors import StorageError
+from xmpppush.server.handed import HandedMessages
 from xmpppush.server.offline import BATCH, MAX_HELD, PORTION, OfflineMessages
+from xmpppush.server.resources import Resources
 from xmpppush.testing.builders import an_offline_message
 from xmpppush.testing.sessions import stanza_of
 
@@ -45,7 +47,9 @@ class Session:
     def send(self, stanza):
         self.got.append(str(stanza.body))
 
-    def send_xml(self, xml):
+    managed = False
+
+    def send_xml(self, xml, what=None):
         self.send(stanza_of(xml))
 
     def close(self, condition, text=""):
@@ -74,7 +78,8 @@ def clock():
 
 @pytest.fixture
 def offline(messages, rerouted, clock):
-    return OfflineMessages(messages, clock, lambda held: rerouted.append(str(held.stanza.body)))
+    handed = HandedMessages(messages, Resources(), None, clock)
+    return OfflineMessages(messages, clock, lambda held: rerouted.append(str(held.stanza.body)), handed)
 
 
 def send(offline, session, body):

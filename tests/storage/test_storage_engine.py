@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 from xmpppush.config.sections import StorageSection
 from xmpppush.errors import StorageError, TooManyRegistrations
 from xmpppush.interfaces import IDatabase
-from xmpppush.storage import engine, open_inline, open_storage
+from xmpppush.storage import RowCounts, engine, open_inline, open_storage
 from xmpppush.storage.engine import InlineEngine, WriterEngine
 from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_delivery, a_registration, an_offline_message
@@ -263,6 +263,70 @@ async def test_a_full_disk_is_survived(storage, events):
     assert len(await storage.messages.waiting(ALICE)) == 2
     assert len(formats(events)) == 2
     assert "x" * 100 not in str(events)
+
+
+@pytest_twisted.ensureDeferred
+async def test_trouble_lasts_until_a_write_works(storage):
+    """What /health says of it."""
+
+    def limit(cursor, pages):
+        cursor.execute(f"PRAGMA max_page_count = {pages}")
+
+    assert storage.database.trouble is None
+    await storage.database.write(limit, 1)
+    big = an_offline_message(xml="x" * 200_000)
+    assert await raised(StorageError, storage.messages.keep(big, (), 999))
+    assert storage.database.trouble == "database or disk is full"
+    await storage.database.write(limit, 10**6)
+    await storage.messages.keep(big, (), 999)
+    assert storage.database.trouble is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_write_without_end_is_trouble(storage, monkeypatch):
+    """A disk that hangs fails nothing, and nothing works."""
+    release = block_writer(storage)
+    written = storage.messages.settle([1])
+    while storage.database._writer.busy_since is None:
+        await deferToThread(lambda: None)
+    assert storage.database.trouble is None
+    monkeypatch.setattr(engine, "STALLED", -1.0)
+    assert storage.database.trouble == "writing takes very long"
+    release.set()
+    await written
+    assert storage.database.trouble is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_counted_how_long_things_take(storage):
+    """A commit of many writes is one; so is a read that no cache knew."""
+    before = sum(storage.database.seconds["write"].counts)
+    release = block_writer(storage)
+    keeping = [storage.messages.keep(an_offline_message(), (), 200) for _ in range(100)]
+    release.set()
+    await gatherResults(keeping)
+    await storage.registrations.of(ALICE)
+    await storage.registrations.of(ALICE)
+    assert sum(storage.database.seconds["write"].counts) - before in (1, 2)
+    assert storage.database.seconds["write"].total > 0
+    assert sum(storage.database.seconds["read"].counts) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_rows_are_counted_apart(storage):
+    """Not in the reactor's thread, nor behind the writer."""
+    assert await storage.row_counts() == RowCounts(0, 0)
+    await storage.registrations.put(a_registration(), 5)
+    await storage.messages.keep(None, [a_delivery(), a_delivery()], 0)
+    threads = []
+    await storage.database.read_apart(lambda cursor: threads.append(threading.current_thread()))
+    assert threads[0] not in (threading.main_thread(), storage.database._writer._thread)
+    release = block_writer(storage)
+    assert await storage.row_counts() == RowCounts(1, 2)
+    release.set()
+    assert await raised(StorageError, storage.database.read_apart(lambda cursor: cursor.execute("SELECT x")))
+    await storage.stopService()
+    assert await raised(StorageError, storage.row_counts())
 
 
 @pytest_twisted.ensureDeferred

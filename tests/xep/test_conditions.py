@@ -77,6 +77,7 @@ def test_every_error_of_ours_has_a_condition():
         "SchemaTooOld",
         "DeliveryError",
         "TryLater",
+        "Unreachable",
         "GivenUp",
     }
 

@@ -6,16 +6,14 @@ Whoever makes one of these work removes its line here.
 
 from collections.abc import Collection, Iterator, Mapping
 
-from attrs import evolve
-
 from xmpppush.config.sections import Config
 from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
-LISTENERS_AT_WORK = ("c2s",)
-SECTIONS_TO_COME = ("component", "c2s", "s2s", "admin")
+LISTENERS_AT_WORK = ("c2s", "http")
+SECTIONS_TO_COME = ("component", "s2s")
 SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
-PUSH_PLUGINS, PUSH_PLUGINS_TO_COME = ("defaults",), ("enhanced", "hints")
+PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
 
 
@@ -34,19 +32,13 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     for section in given:
         if section in idle or section in SECTIONS_TO_COME or section.startswith(SECTION_HEADS_TO_COME):
             yield f"[{section}]", NO_EFFECT
+    if "admin" in given and not any(each.type == "http" for each in config.listeners):
+        yield "[admin]", "has no effect without a listener of type http"
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
     if config.mod_push is not None:
-        for key in ("workers", "collapse"):
-            if key in given.get("mod_push", ()):
-                yield f"[mod_push] {key}", NO_EFFECT
-        if config.mod_push.batch_window:
-            yield "[mod_push] batch_window", NO_EFFECT
         if config.mod_push.virtual_pubsub_hosts:
             yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
-        for name in config.mod_push.plugin_module:
-            if name in PUSH_PLUGINS_TO_COME:
-                yield f"[mod_push] plugin_module '{name}'", NO_EFFECT
         if not config.server.domains:
             yield "[mod_push]", "has no effect without a served domain"
     if config.mod_pubsub is not None:
@@ -60,15 +52,3 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
     elif config.bridge is not None:
         yield "[mod_push_service_mongoosepush]", "has no effect without [mod_pubsub]"
-
-
-def without_plugins_to_come(config: Config) -> Config:
-    """
-    The configuration without the push plugins of later versions, which nobody could load.
-
-    Where none is left there is ``defaults``, as where none is named.
-    """
-    if config.mod_push is None:
-        return config
-    names = tuple(name for name in config.mod_push.plugin_module if name not in PUSH_PLUGINS_TO_COME)
-    return evolve(config, mod_push=evolve(config.mod_push, plugin_module=names or PUSH_PLUGINS))

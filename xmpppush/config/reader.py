@@ -17,7 +17,7 @@ from xmpppush.config.checks import problems_between
 from xmpppush.config.endpoints import moved, parse_client_endpoint, parse_server_endpoint
 from xmpppush.config.environment import Entries, lay_over
 from xmpppush.config.keys import Entry, Keys, Source
-from xmpppush.config.notices import PUSH_PLUGINS, PUSH_PLUGINS_TO_COME, notices_of, without_plugins_to_come
+from xmpppush.config.notices import PUSH_PLUGINS, notices_of
 from xmpppush.config.sections import (
     AdminSection,
     APNsPoolSection,
@@ -38,6 +38,7 @@ from xmpppush.config.sections import (
     ServerSection,
     StorageSection,
     TLSSection,
+    TraceSection,
 )
 from xmpppush.config.text import parse_ini
 from xmpppush.config.values import (
@@ -101,6 +102,7 @@ LOG_LEVELS = {
 PLAIN_SECTIONS = (
     "server",
     "storage",
+    "trace",
     "tls",
     "component",
     "c2s",
@@ -138,7 +140,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     config = _Reader(source, entries).config(path)
     if source.problems:
         raise ConfigError(source.problems)
-    return evolve(without_plugins_to_come(config), notices=notices_of(config, given))
+    return evolve(config, notices=notices_of(config, given))
 
 
 def _read(path: Path, source: Source) -> str:
@@ -176,6 +178,7 @@ class _Reader:
             path=self._folder / path.name,
             server=server,
             storage=self._storage(server.data_dir),
+            trace=self._trace(),
             tls=self._tls(self._keys("tls")),
             tls_domains=self._tls_domains(),
             listeners=self._several("listen", self._listen),
@@ -256,6 +259,15 @@ class _Reader:
         section = StorageSection(
             url=keys.take("url", parse, f"sqlite:///{data_dir / 'xmpppush.db'}", secret=True),
             auto_upgrade=keys.take("auto_upgrade", boolean, True),
+        )
+        keys.finish()
+        return section
+
+    def _trace(self) -> TraceSection:
+        keys, default = self._keys("trace"), TraceSection()
+        section = TraceSection(
+            keep=keys.take("keep", duration("1m", "365d"), default.keep),
+            max_notes=keys.take("max_notes", whole(0, 10 * MANY), default.max_notes),
         )
         keys.finish()
         return section
@@ -387,6 +399,8 @@ class _Reader:
             notify=keys.take("notify", choice("device-offline", "account-offline"), default.notify),
             include_body=keys.take("include_body", boolean, default.include_body),
             include_sender=keys.take("include_sender", boolean, default.include_sender),
+            hidden_body_text=keys.take("hidden_body_text", line, default.hidden_body_text),
+            max_body_length=keys.take("max_body_length", whole(0, MANY), default.max_body_length),
             collapse=keys.take("collapse", boolean, default.collapse),
             batch_window=keys.take("batch_window", duration("0s", "1d"), default.batch_window),
             virtual_pubsub_hosts=keys.take(
@@ -394,6 +408,7 @@ class _Reader:
             ),
             max_registrations=keys.take("max_registrations", whole(1, MANY), default.max_registrations),
             max_errors=keys.take("max_errors", whole(1, MANY), default.max_errors),
+            suspend_retry=keys.take("suspend_retry", duration("1s", "365d"), default.suspend_retry),
         )
         keys.finish()
         return section
@@ -570,7 +585,7 @@ def _server_url(text: str) -> str:
 
 def _push_plugin(text: str) -> str:
     """The name of a plugin that is built in, or installed by anybody in ``twisted/plugins/``."""
-    known = (*PUSH_PLUGINS, *PUSH_PLUGINS_TO_COME)
+    known = PUSH_PLUGINS
     if name(text) not in known:
         known = tuple(dict.fromkeys((*known, *(plugin.name for plugin in getPlugins(IPushPlugin)))))
         if text not in known:

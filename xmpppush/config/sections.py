@@ -28,6 +28,14 @@ class StorageSection:
 
 
 @frozen
+class TraceSection:
+    """What ``xmpppush push trace`` can tell. ``keep`` in seconds; ``max_notes`` 0: nothing is noted."""
+
+    keep: float = 7 * 86400.0
+    max_notes: int = 500_000
+
+
+@frozen
 class TLSSection:
     """Both ``None``: a certificate is generated below ``data_dir`` at first start."""
 
@@ -92,18 +100,25 @@ class S2SSection:
 
 @frozen
 class ModPushSection:
-    """``batch_window`` in seconds, ``0.0``: off. ``notify``: ``device-offline`` or ``account-offline``."""
+    """
+    ``batch_window`` in seconds, ``0.0``: off. ``notify``: ``device-offline`` or ``account-offline``.
+
+    ``max_body_length`` in characters, 0: no limit. ``suspend_retry`` in seconds.
+    """
 
     workers: int = 100
     plugin_module: tuple[str, ...] = ("defaults",)
     notify: str = "device-offline"
     include_body: bool = True
     include_sender: bool = True
+    hidden_body_text: str = "New message"
+    max_body_length: int = 1000
     collapse: bool = True
     batch_window: float = 0.0
     virtual_pubsub_hosts: tuple[str, ...] = ()
     max_registrations: int = 20
     max_errors: int = 10
+    suspend_retry: float = 86400.0
 
 
 @frozen
@@ -231,6 +246,7 @@ class Config:
     path: Path
     server: ServerSection
     storage: StorageSection
+    trace: TraceSection = TraceSection()
     tls: TLSSection = TLSSection()
     tls_domains: Mapping[str, TLSSection] = field(factory=dict)
     listeners: tuple[ListenSection, ...] = ()

@@ -21,7 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
-from xmpppush.errors import PushError, TryLater
+from xmpppush.errors import PushError, TryLater, Unreachable
 from xmpppush.http.connection import Connection, Exchange
 from xmpppush.http.origins import Origin, is_target, parse_origin
 from xmpppush.http.reasons import explain
@@ -125,7 +125,7 @@ class OriginPool:
         if len(self._waiting) > len(self._attempts):
             exchange = next(iter(self._waiting))
             del self._waiting[exchange]
-            self.failed(exchange, reason)
+            self._agent.failed(exchange, reason, Unreachable)
         self._connect()
         self._check_closed()
 
@@ -341,7 +341,7 @@ class PooledAgent:
         Send one request as it is: head and body, well-formed.
 
         Raises:
-            TryLater: There is no answer; the reason says why.
+            TryLater: There is no answer; the reason says why. `Unreachable`: no connection either.
             AnswerCut: There is half of one.
         """
         if self._closing:
@@ -358,10 +358,11 @@ class PooledAgent:
         del self._under_way[exchange]
         exchange.result.callback(response)
 
-    def failed(self, exchange: Exchange, reason: str) -> None:
+    def failed(self, exchange: Exchange, reason: str, kind: type[TryLater] = TryLater) -> None:
         """An exchange will get none."""
         del self._under_way[exchange]
-        exchange.result.errback(AnswerCut(reason, exchange.code) if exchange.code else TryLater(reason))
+        cut = AnswerCut(reason, exchange.code) if exchange.code else None
+        exchange.result.errback(cut or kind(reason))
 
     def forget(self, exchange: Exchange) -> None:
         """An exchange was cancelled."""
@@ -389,8 +390,9 @@ class PooledAgent:
     def _give_up(self, exchanges: Sequence[Exchange]) -> None:
         for exchange in exchanges:
             if exchange in self._under_way:  # an earlier one's callback may have cancelled it
+                kind = TryLater if exchange.connection is not None else Unreachable
                 reason = exchange.owner.drop(exchange)
-                self.failed(exchange, reason)
+                self.failed(exchange, reason, kind)
 
     def request(
         self,

@@ -9,16 +9,19 @@ class Outage:
 
     Attributes:
         since: When the first failure of the row came, ``None`` while all is well.
+        reason: Of the last failure, also when all is well again.
     """
 
     def __init__(self, quiet: float = QUIET) -> None:
         self.since: float | None = None
+        self.reason = ""
         self._quiet = quiet
         self._said = ""
         self._quiet_until = float("-inf")
 
     def failed(self, reason: str, now: float) -> bool:
         """One more failure; is it worth a line? The first is, and a new reason after a while."""
+        self.reason = reason
         if self.since is None:
             self.since = now
         if reason == self._said or now < self._quiet_until:

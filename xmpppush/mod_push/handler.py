@@ -9,10 +9,11 @@ from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush._wokkel import DiscoFeature, IDisco, IQHandlerMixin, XMPPHandler
-from xmpppush.interfaces import IRegistrationStore
+from xmpppush.interfaces import IRegistrationStore, ITrace
 from xmpppush.jids import JID, own_account, parse_jid
 from xmpppush.mod_push.publisher import Publisher
 from xmpppush.model import Registration
+from xmpppush.trace import NO_TRACE, Decision
 from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import to_stanza_error
 from xmpppush.xep.push import parse_disable, parse_enable
@@ -37,13 +38,19 @@ class PushHandler(XMPPHandler, IQHandlerMixin):
     }
 
     def __init__(
-        self, registrations: IRegistrationStore, publisher: Publisher, clock: IReactorTime, limit: int
+        self,
+        registrations: IRegistrationStore,
+        publisher: Publisher,
+        clock: IReactorTime,
+        limit: int,
+        trace: ITrace = NO_TRACE,
     ) -> None:
         super().__init__()
         self._registrations = registrations
         self._publisher = publisher
         self._clock = clock
         self._limit = limit
+        self._trace = trace
 
     def connectionInitialized(self) -> None:
         self.xmlstream.addObserver(
@@ -80,7 +87,8 @@ class PushHandler(XMPPHandler, IQHandlerMixin):
     async def _disable(self, iq: Element) -> None:
         account = own_account(iq["from"], iq["to"])
         pubsub, node = parse_disable(iq.disable)
-        await self._registrations.remove(account, pubsub, node)
+        if await self._registrations.remove(account, pubsub, node):
+            self._trace.note(self._trace.begin(), account, node or "", Decision.REMOVED, "client")
 
     def getDiscoInfo(self, requestor: JID, target: JID, nodeIdentifier: str = "") -> "Deferred[list[Any]]":
         # Section 4: on the account. MongooseIM has it on the domain alone, so some clients look there.

@@ -1,16 +1,17 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.coroutines import start
-from xmpppush.errors import NodeNotFound, PushError, StorageError, TryLater
+from xmpppush.errors import AppServerUnreachable, OfflineFull, PushError, StorageError
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -19,11 +20,42 @@ from xmpppush.interfaces import (
     IPushService,
     IRegistrationStore,
     ISession,
+    ITrace,
 )
 from xmpppush.jids import parse_jid
-from xmpppush.mod_push.rules import redacted, to_notify
-from xmpppush.model import Delivery, Notification, Publish, PushSummary, Registration
+from xmpppush.mod_push.batches import Batches
+from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
+from xmpppush.mod_push.rules import (
+    Verdict,
+    counted,
+    is_waiting,
+    sender_of,
+    to_notify,
+    urgent,
+    verdict_on,
+)
+from xmpppush.mod_push.workers import Workers
+from xmpppush.model import (
+    SUSPENDED,
+    Delivery,
+    Importance,
+    Notification,
+    Publish,
+    PushSummary,
+    Registration,
+)
+from xmpppush.trace import NO_TRACE, Decision, told
+from xmpppush.xep.push import revoked_nodes
 
+# How often counts of missed messages are written, in seconds, and how many at a time: each is a row
+# somewhere in a large table, 10 to 40 microseconds, so they are not written with their push. What a crash
+# costs is a number on an app's icon.
+SAVE_MISSED_AFTER = 5.0
+SAVED_AT_ONCE = 500
+MAX_REASON = 200
+MAX_IN_TRACE = 100  # characters of a stanza id or an address
+
+DECISIONS = ("push", "online", "filtered", "suspended", "unreachable", "refused")
 _EMPTY = Notification()
 
 
@@ -36,6 +68,16 @@ class Publisher:
         pubsub: The app server of this process, ``None`` where it has none. Others are reached over
             s2s or as components, which this version has not yet.
         push_service: Takes the stored deliveries.
+        max_errors: Errors in a row that suspend a registration.
+        suspend_retry: Seconds until a suspended one is tried again.
+        batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
+        trace: Told of each decision about a message that a registration concerns.
+
+    Attributes:
+        decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
+            their device reads the message itself; ``filtered``, it is no message to push, or a plugin
+            left them out; ``suspended``, they wait for a later try; ``unreachable``, there is no way to
+            the app server; ``refused``, it answered with an error.
     """
 
     _log = Logger()
@@ -49,55 +91,169 @@ class Publisher:
         push_service: IPushService | None,
         clock: IReactorTime,
         notify: str = "device-offline",
-        include_body: bool = True,
-        include_sender: bool = True,
+        privacy: Privacy = DEFAULT_PRIVACY,
         max_errors: int = 10,
+        suspend_retry: float = 86400.0,
+        batch_window: float = 0.0,
+        trace: ITrace = NO_TRACE,
+        workers: int = 100,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
         self._plugin = plugin
+        self.push_on_broken_stream = bool(getattr(plugin, "push_on_broken_stream", False))
         self._pubsub = pubsub
         self._push_service = push_service
         self._clock = clock
         self._notify = notify
-        self._include_body = include_body
-        self._include_sender = include_sender
+        self._privacy = privacy
         self._max_errors = max_errors
+        self._suspend_retry = suspend_retry
+        self._batches = Batches(batch_window, clock, self._send, self._drop) if batch_window else None
+        self._trace = trace
+        self._workers = Workers(workers)
         self._unreachable: set[str] = set()
+        self._saving: IDelayedCall | None = None
+        self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
 
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
     ) -> tuple[Delivery, ...]:
-        registrations = await self._registrations.of(account)
-        if not registrations:
+        enabled = await self._registrations.of(account)
+        if not enabled:
             return ()
-        registrations = to_notify(registrations, sessions, self._notify)
-        if not registrations or not self._plugin.should_publish(account, stanza):
+        publisher, any_suspended = stanza.attributes.get("from"), False
+        for registration in enabled:
+            if registration.pubsub == publisher and self._is_revocation(account, publisher, stanza):
+                return ()
+            if registration.state == SUSPENDED:
+                any_suspended = True
+        trace = self._trace.begin()
+        sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
+
+        def note(node: str, decision: Decision, reason: str) -> None:
+            self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
+
+        registrations = to_notify(enabled, sessions, self._notify)
+        if len(registrations) < len(enabled):
+            why = "account-online" if self._notify == "account-offline" else "device-online"
+            self.decisions["online"] += len(enabled) - len(registrations)
+            for registration in left_out(enabled, registrations):
+                note(registration.node, Decision.ONLINE, why)
+            if not registrations:
+                return ()
+        importance = self._plugin.should_publish(account, stanza)
+        if not importance:
+            self.decisions["filtered"] += len(registrations)
+            note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
             return ()
-        notification = self._plugin.prepare_notification(account, stanza)
+        notification = None
+        if self._plugin.should_publish(account, stanza):
+            notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
+            self.decisions["filtered"] += len(registrations)
+            note("", Decision.FILTERED, "plugin")
             return ()
-        registrations = self._plugin.publish_notification(account, notification, registrations)
-        if not (self._include_body and self._include_sender):
-            notification = redacted(notification, self._include_body, self._include_sender)
+        if any_suspended:
+            waiting, registrations = registrations, self._without_waiting(registrations)
+            self.decisions["suspended"] += len(waiting) - len(registrations)
+            for registration in left_out(waiting, registrations):
+                note(registration.node, Decision.SUSPENDED, registration.reason)
+        wanted = self._plugin.publish_notification(account, notification, registrations)
+        if len(wanted) < len(registrations):
+            self.decisions["filtered"] += len(registrations) - len(wanted)
+            for registration in left_out(registrations, wanted):
+                note(registration.node, Decision.FILTERED, "plugin")
+        at_once = type(importance) is Importance and importance.urgent
+        if at_once:
+            notification = urgent(notification)
+        notification = self._privacy.applied_to(notification)
+        why = "device-absent" if sessions else "no-session"
         deliveries = []
-        for registration in registrations:
+        for registration in wanted:
+            missed = self._registrations.count_missed(registration)
             try:
-                deliveries.append(await self._accept(registration, notification))
+                delivery = await self._accept(registration, counted(notification, missed), trace)
             except PushError as error:
+                self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
+                note(registration.node, Decision.NOT_PUBLISHED, told(error))
                 # Not waited for: the sender's next message would overtake this one.
-                start(self._publish_failed(registration, error), self._not_noted, registration)
-            else:
-                if registration.errors:
-                    start(self._forget_errors(registration), self._not_noted, registration)
+                start(self._publish_failed(registration, error, trace), self._not_noted, registration)
+                continue
+            self.decisions["push"] += 1
+            note(registration.node, Decision.ACCEPTED, why)
+            if registration.errors:
+                start(self._succeeded(registration, trace), self._not_noted, registration)
+            if self._batches is not None and not at_once:
+                delivery = self._batches.place(delivery)
+                if delivery.next_try:
+                    note(registration.node, Decision.BATCHED, "burst")
+            deliveries.append(delivery)
+        if self._saving is None:
+            self._save_soon()
         return tuple(deliveries)
 
-    async def _accept(self, registration: Registration, notification: Notification) -> Delivery:
-        if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
-            raise AppServerUnreachable(registration.pubsub)
-        return await self._pubsub.accept(self._publish(registration, notification))
+    def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
+        decision, reason = Decision.NOT_STORED, "offline-full"
+        if error is None:
+            decision, reason = Decision.FILTERED, "told-before"
+        elif not isinstance(error, OfflineFull):
+            reason = told(error)
+        for delivery in deliveries:
+            self._trace.note(delivery.trace, delivery.account, delivery.node, decision, reason)
 
-    def _publish(self, registration: Registration, notification: Notification) -> Publish:
+    def _without_waiting(self, registrations: tuple[Registration, ...]) -> tuple[Registration, ...]:
+        """Those that are not suspended; the others' devices miss the message all the same."""
+        now = self._clock.seconds()
+        waiting = [each for each in registrations if is_waiting(each, now, self._suspend_retry)]
+        for registration in waiting:
+            self._registrations.count_missed(registration)
+        return tuple(registration for registration in registrations if registration not in waiting)
+
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = self._clock.callLater(SAVE_MISSED_AFTER, self._save_missed)
+
+    def _save_missed(self) -> None:
+        self._saving = None
+        start(self._save_some(), self._count_failed)
+
+    async def _save_some(self) -> None:
+        if await self._registrations.save_missed(SAVED_AT_ONCE):
+            self._save_soon()
+
+    def _is_revocation(self, account: str, pubsub: str, stanza: Element) -> bool:
+        """XEP-0357 section 8: does the app server say that a node is nothing for this account any more?"""
+        nodes = revoked_nodes(stanza, account)
+        for node in nodes:
+            start(self._revoke(account, pubsub, node), self._not_noted, Registration(account, pubsub, node))
+        return bool(nodes)
+
+    async def _revoke(self, account: str, pubsub: str, node: str) -> None:
+        if await self._registrations.remove(account, pubsub, node):
+            self._trace.note(self._trace.begin(), account, node, Decision.REMOVED, "app-server")
+            self._log.info(
+                "registration of {account} removed: {pubsub} disabled node {node}",
+                account=account,
+                pubsub=pubsub,
+                node=node,
+            )
+
+    async def _accept(
+        self, registration: Registration, notification: Notification, trace: str = ""
+    ) -> Delivery:
+        if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
+            raise AppServerUnreachable(f"no way to {registration.pubsub}")
+        workers = self._workers
+        if not workers.free:
+            await workers.turn()
+        workers.free -= 1
+        try:
+            return await self._pubsub.accept(self._publish(registration, notification, trace))
+        finally:
+            workers.done()
+
+    def _publish(self, registration: Registration, notification: Notification, trace: str = "") -> Publish:
         account = registration.account
         return Publish(
             sender=account.partition("@")[2],  # the server itself (XEP-0357 section 7)
@@ -106,10 +262,17 @@ class Publisher:
             notification=notification,
             options=registration.options,
             account=account,
+            trace=trace,
         )
 
-    async def _forget_errors(self, registration: Registration) -> None:
-        await self._registrations.forget_errors(registration.account, registration.pubsub, registration.node)
+    async def _succeeded(self, registration: Registration, trace: str) -> None:
+        account, node = registration.account, registration.node
+        await self._registrations.forget_errors(account, registration.pubsub, node)
+        if registration.state == SUSPENDED:
+            self._trace.note(trace, account, node, Decision.REVIVED, "published")
+            self._log.info(
+                "registration of {account} for node {node} works again", account=account, node=node
+            )
 
     def _not_noted(self, failure: Failure, registration: Registration) -> None:
         """The next push finds the same again."""
@@ -118,7 +281,7 @@ class Publisher:
                 "outcome for node {node} could not be noted", failure=failure, node=registration.node
             )
 
-    async def _publish_failed(self, registration: Registration, error: PushError) -> None:
+    async def _publish_failed(self, registration: Registration, error: PushError, trace: str) -> None:
         """
         XEP-0357 section 7: an error may disable a registration, a passing or local one must not.
         """
@@ -131,16 +294,18 @@ class Publisher:
                     pubsub=registration.pubsub,
                 )
             return
-        if isinstance(error, TryLater | StorageError):
+        verdict = verdict_on(error)
+        reason = (str(error) or type(error).__name__)[:MAX_REASON]
+        if verdict is Verdict.PASSING:
             self._log.warn(
                 "push for {account} to node {node} was not possible: {reason}",
                 account=registration.account,
                 node=registration.node,
-                reason=str(error),
+                reason=reason,
             )
             return
-        if isinstance(error, NodeNotFound):
-            if not await self._registrations.remove_same(registration):
+        if verdict is Verdict.GONE:
+            if not await self._remove(registration, trace, "node-gone"):
                 return
             self._log.info(
                 "registration of {account} removed: {pubsub} has no node {node} any more",
@@ -149,21 +314,59 @@ class Publisher:
                 node=registration.node,
             )
             return
-        errors = await self._registrations.count_error(
-            registration.account, registration.pubsub, registration.node
-        )
-        if errors >= self._max_errors:
-            await self._registrations.remove_same(registration)
+        key = (registration.account, registration.pubsub, registration.node)
+        errors = await self._registrations.count_error(*key)
         self._log.warn(
             "publish for {account} to node {node} refused ({errors} of {max_errors}): {reason}",
             account=registration.account,
             node=registration.node,
             errors=errors,
             max_errors=self._max_errors,
-            reason=str(error) or type(error).__name__,
+            reason=reason,
         )
+        if errors >= self._max_errors:
+            next_try = self._clock.seconds() + self._suspend_retry
+            await self._registrations.suspend(*key, reason, next_try)
+            self._trace.note(trace, registration.account, registration.node, Decision.DISABLED, "errors")
+            self._log.warn(
+                "registration of {account} for node {node} suspended; the next try is in {seconds} s",
+                account=registration.account,
+                node=registration.node,
+                seconds=self._suspend_retry,
+            )
+
+    def device_back(self, account: str, resource: str) -> None:
+        start(self._device_back(account, resource), self._count_failed)
+
+    async def _device_back(self, account: str, resource: str) -> None:
+        if await self._registrations.device_back(account, resource):
+            self._save_soon()
+        if self._batches is not None:
+            for registration in await self._registrations.of(account):
+                if registration.resource == resource:
+                    self._batches.forget((account, registration.pubsub, registration.node))
+
+    def _count_failed(self, failure: Failure) -> None:
+        if not failure.check(StorageError):  # said once by the storage
+            self._log.failure("what devices missed could not be noted", failure)
+
+    async def _remove(self, registration: Registration, trace: str, reason: str) -> bool:
+        removed = await self._registrations.remove_same(registration)
+        if removed:
+            self._trace.note(trace, registration.account, registration.node, Decision.REMOVED, reason)
+        return removed
 
     def enqueue(self, delivery: Delivery) -> None:
+        if delivery.next_try and self._batches is not None:
+            self._batches.hold(delivery)
+        else:
+            self._send(delivery)
+
+    def _drop(self, ids: Sequence[int]) -> None:
+        # A row that stays is sent after the next start, which is better than none.
+        self._messages.settle(ids).addErrback(lambda _: None)
+
+    def _send(self, delivery: Delivery) -> None:
         assert self._push_service is not None
         self._push_service.enqueue(delivery)
 
@@ -195,7 +398,7 @@ class Publisher:
                 (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
                 and registration.created <= delivery.created
                 and self._is_device(registration, delivery)
-                and await self._registrations.remove_same(registration)
+                and await self._remove(registration, delivery.trace, "device-gone")
             ):
                 self._log.info(
                     "registration of {account} removed: push service says node {node}'s device is gone",
@@ -230,11 +433,14 @@ class Publisher:
         lines = []
         for registration in await self._registrations.of(account):
             outcome: PushError | None
+            trace = self._trace.begin()
             try:
-                delivery = await self._accept(registration, notification)
+                delivery = await self._accept(registration, notification, trace)
+                self._trace.note(trace, account, registration.node, Decision.ACCEPTED, "test")
                 (stored,) = await self._messages.keep(None, [delivery], 0)
                 outcome = await self._first_outcome(stored)
             except PushError as error:
+                self._trace.note(trace, account, registration.node, Decision.NOT_PUBLISHED, told(error))
                 outcome = error
             said = "the push service took it" if outcome is None else f"{type(outcome).__name__}: {outcome}"
             lines.append(f"{registration.pubsub} {registration.node}: {said}")
@@ -247,5 +453,7 @@ class Publisher:
         return await outcome
 
 
-class AppServerUnreachable(PushError):
-    """The app server is in another process, or nowhere."""
+def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:
+    """Those that a decision took out."""
+    left = {(registration.pubsub, registration.node) for registration in after}
+    return [each for each in before if (each.pubsub, each.node) not in left]

@@ -1,13 +1,47 @@
-"""Is this a push, for which registrations, with what content: pure decisions."""
+"""Is this a push, for which registrations, and what do errors mean: pure decisions."""
 
 from collections.abc import Iterable, Mapping
+from enum import Enum, auto
 from typing import Protocol
 
 from attrs import evolve
 from twisted.words.xish.domish import Element
 
-from xmpppush.model import Notification, PushSummary, Registration
+from xmpppush.errors import AppServerUnreachable, LimitReached, NodeNotFound, StorageError, TryLater
+from xmpppush.model import SUSPENDED, Importance, Notification, PushSummary, Registration
 from xmpppush.xep import namespaces as ns
+
+# Pushes, and why. The reasons are words for the trace and the documentation.
+MESSAGE = Importance(True, "message")
+ENCRYPTED = Importance(True, "encrypted")
+CALL = Importance(True, "call", urgent=True)
+STORE_HINT = Importance(True, "store-hint")
+CALL_SIGNAL_STORED = Importance(True, "call-signal", urgent=True)  # the plugin hints' alone
+# No pushes, and why not.
+ERROR = Importance(False, "error")
+HEADLINE = Importance(False, "headline")
+NO_STORE = Importance(False, "no-store")
+OWN_MESSAGE = Importance(False, "own-message")
+CHAT_STATE = Importance(False, "chat-state")
+RECEIPT = Importance(False, "receipt")
+MARKER = Importance(False, "marker")
+CALL_SIGNAL = Importance(False, "call-signal")
+SUBJECT_ONLY = Importance(False, "subject-only")
+NO_CONTENT = Importance(False, "no-content")
+
+# What says nothing to a person, and what a message of nothing else is. Conversations adds the store
+# hint to receipts and markers, so the hint alone makes no push of them.
+_QUIET: Mapping[str, Importance] = {
+    ns.CHAT_STATES: CHAT_STATE,
+    ns.RECEIPTS: RECEIPT,
+    ns.CHAT_MARKERS: MARKER,
+    ns.STANZA_IDS: NO_CONTENT,
+    ns.ENCRYPTION: NO_CONTENT,
+    ns.DELAY: NO_CONTENT,
+}
+_OMEMO = frozenset(ns.OMEMO)
+_ENCRYPTION = _OMEMO | {ns.OPENPGP, ns.OPENPGP_LEGACY}
+_BY_TYPE: Mapping[str, Importance] = {"error": ERROR, "headline": HEADLINE}
 
 
 class Connected(Protocol):
@@ -15,33 +49,84 @@ class Connected(Protocol):
 
     resource: str
     priority: int | None
+    hibernated: bool
+    answering: bool
 
 
 def body_of(message: Element) -> str | None:
     """The first ``<body/>`` with text in it; messages may carry one for each language."""
     for child in message.children:
         if type(child) is not str and child.name == "body" and child.uri is None:
-            text = str(child)
+            text = _text_of(child)
             if text:
                 return text
     return None
 
 
-def is_important(message: Element) -> bool:
+def importance_of(message: Element) -> Importance:
     """
-    A message that a person wrote: chat, group chat or normal, with a body.
+    Is this something that a person wants to be told at once?
 
-    Not one that its sender wants kept nowhere (XEP-0334 section 4.2): nothing would wait for whoever
-    unlocks the phone.
+    What a person wrote is, in clear or encrypted, and so is a call; what programs tell each other is not.
+    A ``no-store`` hint (XEP-0334 section 4.2) says no: nothing would wait for whoever unlocks the phone. A
+    ``store`` hint (section 4.4) says yes for content that is not known here.
     """
-    if message.attributes.get("type") in ("error", "headline"):
-        return False
-    if body_of(message) is None:
-        return False
+    by_type = _BY_TYPE.get(message.attributes.get("type", ""))
+    if by_type is not None:
+        return by_type
+    found: Importance | None = None
+    quiet = NO_CONTENT
+    store = unknown = False
     for child in message.children:
-        if type(child) is not str and child.uri == ns.HINTS and child.name == "no-store":
-            return False
-    return True
+        if type(child) is str:
+            continue
+        uri = child.uri
+        if uri is None:
+            if child.name == "body":
+                if found is None and _text_of(child):
+                    found = MESSAGE
+            elif child.name == "subject":
+                quiet = SUBJECT_ONLY
+        elif uri in _QUIET:
+            if quiet is NO_CONTENT:
+                quiet = _QUIET[uri]
+        elif uri == ns.HINTS:
+            if child.name == "no-store":
+                return NO_STORE
+            if child.name == "store":
+                store = True
+        elif uri == ns.CARBONS:
+            if child.name == "sent":  # XEP-0280 section 8: what one wrote oneself, on another device
+                return OWN_MESSAGE
+        elif uri == ns.JINGLE_MESSAGE:
+            if child.name == "propose":  # XEP-0353 section 3.1: a phone shall ring
+                found = CALL
+            else:
+                quiet = CALL_SIGNAL
+        elif uri in _ENCRYPTION:
+            # Without a payload OMEMO only exchanges keys (XEP-0384 section 5.6).
+            if found is None and (uri not in _OMEMO or _has_payload(child)):
+                found = ENCRYPTED
+        else:
+            unknown = True
+    if found is not None:
+        return found
+    return STORE_HINT if store and unknown else quiet
+
+
+def has_hint(message: Element, name: str) -> bool:
+    """Has it this XEP-0334 hint?"""
+    return any(
+        type(child) is not str and child.uri == ns.HINTS and child.name == name for child in message.children
+    )
+
+
+def jingle_message_in(message: Element) -> Element | None:
+    """The element that proposes, answers or ends a call (XEP-0353)."""
+    for child in message.children:
+        if type(child) is not str and child.uri == ns.JINGLE_MESSAGE:
+            return child
+    return None
 
 
 def sender_of(message: Element) -> str:
@@ -53,26 +138,64 @@ def sender_of(message: Element) -> str:
 
 
 def notification_of(message: Element) -> Notification:
-    return Notification(
-        PushSummary(
-            message_count=1, last_message_sender=sender_of(message), last_message_body=body_of(message)
-        )
+    """
+    What ``defaults`` says of a message.
+
+    The body beside an encrypted one tells that the client cannot decrypt, which is nothing for a phone
+    to show: there is none then.
+    """
+    body: str | None = None
+    for child in message.children:
+        if type(child) is str:
+            continue
+        uri = child.uri
+        if uri is None:
+            if body is None and child.name == "body":
+                body = _text_of(child) or None
+        elif uri in _ENCRYPTION:
+            body = None
+            break
+    return Notification(PushSummary(1, None, sender_of(message), body))
+
+
+def urgent(notification: Notification) -> Notification:
+    """The same, to be sent with high priority unless it or the registration says otherwise."""
+    if "priority" in notification.extra:
+        return notification
+    return evolve(notification, extra={**notification.extra, "priority": "high"})
+
+
+def counted(notification: Notification, missed: int) -> Notification:
+    """
+    The notification for a device that missed so many messages.
+
+    A count of 1 is the message itself; another one, or none, is what a plugin wants to be shown.
+    """
+    summary = notification.summary
+    if missed == 1 or summary.message_count != 1:
+        return notification
+    summary = PushSummary(
+        missed, summary.pending_subscription_count, summary.last_message_sender, summary.last_message_body
+    )
+    return Notification(summary, notification.extra)
+
+
+def reads(session: Connected) -> bool:
+    """
+    Does somebody get messages there: available, priority not negative (RFC 6121 section 8.5.2.1), and not
+    a client whose stream is broken or that owes an acknowledgement for too long (XEP-0198)?
+    """
+    return (
+        session.priority is not None
+        and session.priority >= 0
+        and not session.hibernated
+        and session.answering
     )
 
 
-def redacted(notification: Notification, include_body: bool, include_sender: bool) -> Notification:
-    """What may leave this server (``[mod_push] include_body``, ``include_sender``)."""
-    summary = notification.summary
-    if not include_body:
-        summary = evolve(summary, last_message_body=None)
-    if not include_sender:
-        summary = evolve(summary, last_message_sender=None)
-    return evolve(notification, summary=summary)
-
-
 def has_reader(sessions: Iterable[Connected]) -> bool:
-    """Is anybody there who gets messages: available, priority not negative?"""
-    return any(session.priority is not None and session.priority >= 0 for session in sessions)
+    """Is anybody there who gets messages?"""
+    return any(reads(session) for session in sessions)
 
 
 def to_notify(
@@ -90,9 +213,44 @@ def to_notify(
         return registrations
     if notify == "account-offline":
         return () if has_reader(sessions.values()) else registrations
-    reading = {
-        resource
-        for resource, session in sessions.items()
-        if session.priority is not None and session.priority >= 0
-    }
+    reading = {resource for resource, session in sessions.items() if reads(session)}
     return tuple(registration for registration in registrations if registration.resource not in reading)
+
+
+def is_waiting(registration: Registration, now: float, longest: float) -> bool:
+    """
+    Is it suspended, and not to be tried yet?
+
+    Args:
+        longest: Seconds that a suspension lasts. What seems to last longer was noted before the clock was
+            set back.
+    """
+    return registration.state == SUSPENDED and now < registration.next_try <= now + longest
+
+
+class Verdict(Enum):
+    """What a failed publish means for its registration (XEP-0357 section 7)."""
+
+    PASSING = auto()  # nothing: a fault of ours, or one of type wait
+    GONE = auto()  # it is removed
+    COUNTS = auto()  # one more error in a row
+
+
+def verdict_on(error: BaseException) -> Verdict:
+    """Of the errors that publishing raises; of another server's, by its type, with the way to it."""
+    if isinstance(error, NodeNotFound):
+        return Verdict.GONE
+    if isinstance(error, AppServerUnreachable | TryLater | StorageError | LimitReached):
+        return Verdict.PASSING
+    return Verdict.COUNTS
+
+
+def _text_of(element: Element) -> str:
+    for child in element.children:
+        if type(child) is str and child:
+            return child
+    return ""
+
+
+def _has_payload(encrypted: Element) -> bool:
+    return any(type(child) is not str and child.name == "payload" for child in encrypted.children)

@@ -1,10 +1,11 @@
 """Registrations, as functions of a cursor, behind a cache."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from sqlite3 import Cursor
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from twisted.internet.defer import Deferred, succeed
@@ -13,12 +14,18 @@ from zope.interface import implementer
 from xmpppush.cache import MISSING, ReadCache
 from xmpppush.errors import TooManyRegistrations
 from xmpppush.interfaces import IDatabase, IRegistrationStore
-from xmpppush.model import Registration
+from xmpppush.model import ACTIVE, SUSPENDED, Registration
 
-_COLUMNS = "account, pubsub, node, options, resource, created, errors"
+_COLUMNS = "account, pubsub, node, options, resource, created, errors, state, reason, next_try, missed"
 _OF_ACCOUNT = f"SELECT {_COLUMNS} FROM registrations WHERE account = ? ORDER BY created, pubsub, node"  # noqa: S608
 _ALL = f"SELECT {_COLUMNS} FROM registrations ORDER BY account, created, pubsub, node"  # noqa: S608
 _KEY = "account = ? AND pubsub = ? AND node = ?"
+
+# Account, pubsub and node.
+Key: TypeAlias = tuple[str, str, str]
+
+# Counts of missed messages kept in memory at the most, those to be saved aside.
+COUNTED = 100_000
 
 
 def select_registrations(cursor: Cursor, account: str | None) -> tuple[Registration, ...]:
@@ -38,15 +45,21 @@ def put_registration(cursor: Cursor, registration: Registration, limit: int) -> 
         if cursor.fetchone()[0] >= limit:
             raise TooManyRegistrations(f"there are {limit} already")
     cursor.execute(
-        f"INSERT INTO registrations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        f"INSERT INTO registrations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
         " ON CONFLICT (account, pubsub, node) DO UPDATE SET options = excluded.options,"
-        " resource = excluded.resource, created = excluded.created, errors = excluded.errors",
+        " resource = excluded.resource, created = excluded.created, errors = excluded.errors,"
+        " state = excluded.state, reason = excluded.reason, next_try = excluded.next_try,"
+        " missed = excluded.missed",
         (
             *key,
             _json(registration.options),
             registration.resource,
             registration.created,
             registration.errors,
+            registration.state,
+            registration.reason,
+            registration.next_try,
+            registration.missed,
         ),
     )
 
@@ -83,9 +96,24 @@ def count_error(cursor: Cursor, account: str, pubsub: str, node: str) -> int:
 
 def reset_errors(cursor: Cursor, account: str, pubsub: str, node: str) -> None:
     cursor.execute(
-        f"UPDATE registrations SET errors = 0 WHERE {_KEY} AND errors <> 0",  # noqa: S608
-        (account, pubsub, node),
+        "UPDATE registrations SET errors = 0, state = ?, reason = '', next_try = 0"  # noqa: S608
+        f" WHERE {_KEY} AND (errors <> 0 OR state <> ?)",
+        (ACTIVE, account, pubsub, node, ACTIVE),
     )
+
+
+def suspend_registration(
+    cursor: Cursor, account: str, pubsub: str, node: str, reason: str, next_try: float
+) -> None:
+    cursor.execute(
+        # Without an error in a row it was enabled again in the meantime.
+        f"UPDATE registrations SET state = ?, reason = ?, next_try = ? WHERE {_KEY} AND errors <> 0",  # noqa: S608
+        (SUSPENDED, reason, next_try, account, pubsub, node),
+    )
+
+
+def update_missed(cursor: Cursor, counts: Sequence[tuple[int, str, str, str]]) -> None:
+    cursor.executemany(f"UPDATE registrations SET missed = ? WHERE {_KEY}", counts)  # noqa: S608
 
 
 def _json(options: Mapping[str, str]) -> str:
@@ -106,6 +134,9 @@ class SQLRegistrationStore:
         self._cache: ReadCache[str, tuple[Registration, ...]] = ReadCache(cached)
         # Accounts with writes under way, and how many: of them the cache tells how it was before.
         self._changing: Counter[str] = Counter()
+        # Where there is an entry it counts, not the row or the cache; the oldest entries come first.
+        self._missed: dict[Key, int] = {}
+        self._unsaved: dict[Key, None] = {}
         database.on_foreign_write(self._cache.clear)
 
     def of(self, account: str) -> "Deferred[tuple[Registration, ...]]":
@@ -116,6 +147,9 @@ class SQLRegistrationStore:
         return reading.addCallback(self._have_read, account, self._cache.changes)
 
     def put(self, registration: Registration, limit: int) -> "Deferred[None]":
+        key = (registration.account, registration.pubsub, registration.node)
+        self._missed[key] = registration.missed
+        self._unsaved.pop(key, None)
         return self._write(registration.account, put_registration, registration, limit)
 
     def remove(self, account: str, pubsub: str, node: str | None) -> "Deferred[int]":
@@ -132,9 +166,61 @@ class SQLRegistrationStore:
         cached = self._cache.get(account)
         if cached is not MISSING and account not in self._changing:
             key = (pubsub, node)
-            if not any(entry.errors and (entry.pubsub, entry.node) == key for entry in cached):
+            if not any(
+                (entry.errors or entry.state != ACTIVE) and (entry.pubsub, entry.node) == key
+                for entry in cached
+            ):
                 return succeed(None)
         return self._write(account, reset_errors, account, pubsub, node)
+
+    def suspend(self, account: str, pubsub: str, node: str, reason: str, next_try: float) -> "Deferred[None]":
+        return self._write(account, suspend_registration, account, pubsub, node, reason, next_try)
+
+    def count_missed(self, registration: Registration) -> int:
+        key = (registration.account, registration.pubsub, registration.node)
+        missed = self._missed.get(key)
+        missed = (registration.missed if missed is None else missed) + 1
+        self._missed[key] = missed
+        self._unsaved[key] = None
+        return missed
+
+    def device_back(self, account: str, resource: str) -> "Deferred[bool]":
+        return self.of(account).addCallback(self._is_back, resource)
+
+    def _is_back(self, registrations: tuple[Registration, ...], resource: str) -> bool:
+        changed = False
+        for registration in registrations:
+            if registration.resource == resource:
+                key = (registration.account, registration.pubsub, registration.node)
+                if self._missed.get(key, registration.missed):
+                    self._missed[key] = 0
+                    self._unsaved[key] = None
+                    changed = True
+        return changed
+
+    def save_missed(self, limit: int | None = None) -> "Deferred[int]":
+        if limit is None:
+            limit = len(self._unsaved)
+        keys = list(islice(self._unsaved, max(limit, len(self._unsaved) - COUNTED)))
+        if not keys:
+            return succeed(0)
+        for key in keys:
+            del self._unsaved[key]
+        counts = [(self._missed[key], *key) for key in sorted(keys)]
+        saving = self._database.write(update_missed, counts)
+        return saving.addCallbacks(self._have_saved, self._not_saved, errbackArgs=(keys,))
+
+    def _have_saved(self, _: object) -> int:
+        """Let go of the oldest; their rows, read anew, say the same."""
+        for key in tuple(islice(self._missed, max(0, len(self._missed) - COUNTED))):
+            if key not in self._unsaved:
+                del self._missed[key]
+                self.invalidate(key[0])
+        return len(self._unsaved)
+
+    def _not_saved(self, failure: Any, keys: Sequence[Key]) -> Any:
+        self._unsaved.update(dict.fromkeys(keys))
+        return failure
 
     def list(self, account: str | None) -> "Deferred[tuple[Registration, ...]]":
         return self._database.read(select_registrations, account)

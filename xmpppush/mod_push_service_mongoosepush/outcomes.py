@@ -59,6 +59,10 @@ def outcome_of(code: int, body: bytes = b"", retry_after: float | None = None) -
     if code == 500:
         kind = WORDS.get(word.lower().replace("_", ""), kind)
     text = f"{code} {word}".rstrip()
+    if 300 <= code < 400:
+        # Never followed: a token goes to the server that is configured. Nothing is wrong with the
+        # notification, so it waits until somebody has put 'server' right.
+        return TryLater(f"{code} redirect", retry_after)
     return TryLater(text, retry_after) if kind is TryLater else kind(text)
 
 

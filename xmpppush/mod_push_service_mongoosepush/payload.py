@@ -16,7 +16,7 @@ import orjson
 from attrs import field, frozen
 
 from xmpppush.errors import PreconditionNotMet
-from xmpppush.model import Publish, PushSummary
+from xmpppush.model import Delivery, Publish, PushSummary
 
 VERSIONS = ("v1", "v2", "v3")
 SERVICES = ("fcm", "apns")
@@ -87,6 +87,8 @@ def body_for(target: Target, publish: Publish) -> bytes:
     else:
         content["alert"] = {**_alert(publish), **target.alert}
     content.update(target.options)
+    if publish.notification.extra.get("priority") == "high" and not target.flat:
+        content.setdefault("priority", "high")  # a call; what the registration says counts more
     return orjson.dumps(content)
 
 
@@ -123,6 +125,30 @@ class Targets:
             self._known.clear()
         self._known[id(options)] = (options, target)
         return target
+
+
+def collapse_key(delivery: Delivery) -> object:
+    """
+    What a notification has in common with those that it may replace: device, node, sender, urgency.
+
+    Read from the JSON, which outlives a restart; only while a device fails does anybody ask.
+
+    Returns:
+        ``None`` where it names no sender: such a one replaces nothing.
+    """
+    try:
+        content = orjson.loads(delivery.body)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    silent = "data" in content
+    fields = content["data"] if silent else content.get("alert", content)
+    sender = fields.get("last-message-sender" if silent else "tag") if isinstance(fields, dict) else None
+    if not isinstance(sender, str) or not sender:
+        return None
+    urgency = str(content.get("priority"))  # a call is no news of a chat
+    return delivery.account, delivery.pubsub, delivery.node, delivery.path, silent, sender, urgency
 
 
 def service_of(options: Mapping[str, str], services: tuple[str, ...] = SERVICES) -> str:

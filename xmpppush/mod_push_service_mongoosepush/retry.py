@@ -22,21 +22,29 @@ class RetryPolicy:
     max_attempts: int = 0
     ttl: float = 86400.0
 
-    def delay_after(self, attempt: int, hint: float | None, chance: float, age: float) -> float | None:
+    def delay_after(
+        self, attempt: int, hint: float | None, chance: float, age: float, in_a_row: int = 0
+    ) -> float | None:
         """
         Seconds until the next try, ``None`` to give up.
 
         Args:
-            attempt: How many tries failed, at least 1.
+            attempt: How many tries of this notification failed, at least 1.
             hint: The answer's Retry-After, in seconds.
             chance: 0.0 to 1.0; spreads the retries of many devices.
             age: Seconds since the message was accepted.
+            in_a_row: How many tries for its device failed in a row, where that is more: what replaced
+                another notification starts its own count of attempts but no quicker pace.
         """
         if self.max_attempts and attempt >= self.max_attempts:
             return None
-        doubled = self.base * 2 ** min(attempt - 1, _MOST_DOUBLINGS)
-        delay = max(min(doubled, self.cap) * (0.5 + chance / 2), min(hint or 0.0, self.cap))
+        delay = self.back_off(max(attempt, in_a_row), hint, chance)
         return None if age + delay > self.ttl else delay
+
+    def back_off(self, failures: int, hint: float | None, chance: float) -> float:
+        """Seconds to wait after so many failures in a row, at least 1."""
+        doubled = self.base * 2 ** min(failures - 1, _MOST_DOUBLINGS)
+        return max(min(doubled, self.cap) * (0.5 + chance / 2), min(hint or 0.0, self.cap))
 
     def is_too_old(self, age: float) -> bool:
         """Is a notification of that age no longer worth sending?"""

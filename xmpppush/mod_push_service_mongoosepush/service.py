@@ -4,11 +4,12 @@ The bridge at work: deliveries in flight, those that wait for another try, and t
 Every delivery is a row in the store until it has its final answer. In memory are at most ``capacity`` of
 them; what does not fit is left on disk and fetched when there is room, in the same way as everything is
 fetched at start. So a restart, a long outage and a full memory are one case.
+
+What is sent when is the `Schedule`'s decision; here it is carried out.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -26,23 +27,53 @@ from xmpppush.errors import (
     DeviceUnregistered,
     GivenUp,
     PushError,
+    Refused,
     StorageError,
     TryLater,
+    Unreachable,
 )
-from xmpppush.http.outage import Outage
+from xmpppush.http.outage import QUIET, Outage
 from xmpppush.http_connections import HTTPPool, Response
-from xmpppush.interfaces import IMessageStore, IPushService
+from xmpppush.interfaces import IMessageStore, IPushService, ITrace
+from xmpppush.metrics import Histogram
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
+from xmpppush.mod_push_service_mongoosepush.schedule import Schedule
 from xmpppush.model import Delivery, Publish
+from xmpppush.trace import NO_TRACE, Decision, told
 
 CAPACITY = 50_000
 PAGE = 500
 STOP_TIME = 3.0  # seconds that stopping waits for answers
+MAX_LINES = 10  # about lost notifications in half a minute
 STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
+OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "postponed")
+# Seconds: from a push service next door to one that was down for a night.
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
 First = Callable[[PushError | None], None]
+
+
+class Losses:
+    """Lost notifications, boiled down to lines worth logging: one for each reason in half a minute."""
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+        self._said: set[str] = set()
+        self._unsaid = 0
+
+    def worth_a_line(self, reason: str, now: float) -> int | None:
+        """One more; returns how many were not told since the last line, ``None``: nor is this one."""
+        if now >= self._until:
+            self._until = now + QUIET
+            self._said.clear()
+        if reason in self._said or len(self._said) >= MAX_LINES:
+            self._unsaid += 1
+            return None
+        self._said.add(reason)
+        unsaid, self._unsaid = self._unsaid, 0
+        return unsaid
 
 
 @implementer(IPushService)
@@ -51,9 +82,10 @@ class MongoosePushBridge(Service):
     Delivers to a MongoosePush.
 
     Attributes:
-        in_flight: Requests without an answer yet.
-        outcomes: How many deliveries were ``delivered``, ``unregistered``, ``refused`` or ``given-up``,
-            and how many tries were ``postponed``.
+        outcomes: How many deliveries were ``delivered``, ``unregistered``, ``refused``, ``given-up`` or
+            ``collapsed``, and how many tries were ``postponed``.
+        by_service: The same by service and outcome.
+        latency: Seconds from accepting a message to the push service's final answer.
     """
 
     name = "mod_push_service_mongoosepush"
@@ -70,6 +102,8 @@ class MongoosePushBridge(Service):
         *,
         services: tuple[str, ...] = SERVICES,
         capacity: int = CAPACITY,
+        trace: ITrace = NO_TRACE,
+        collapse: bool = True,
     ) -> None:
         """
         Args:
@@ -80,10 +114,15 @@ class MongoosePushBridge(Service):
                 and behind its Deferred, if it returns one.
             services: Names that the publish option ``service`` may have.
             capacity: Deliveries kept in memory at the most.
+            trace: Told of each try that failed, and of each outcome.
+            collapse: ``[mod_push] collapse``: while a push to a device waits for another try, later ones
+                of its sender replace it.
         """
-        self.in_flight = 0
         self.outcomes: Counter[str] = Counter()
-        self._limit = section.max_http_connections
+        self.by_service: Counter[tuple[str, str]] = Counter(
+            {(service, outcome): 0 for service in services for outcome in OUTCOMES}
+        )
+        self.latency = Histogram(BOUNDS)
         self._policy = RetryPolicy(section.retry_base, section.retry_cap, section.max_attempts, section.ttl)
         self._pool = pool
         self._messages = messages
@@ -92,9 +131,10 @@ class MongoosePushBridge(Service):
         self._on_unregistered = on_unregistered
         self._targets = Targets(section.api_version, services)
         self._capacity = capacity
-        self._outage = Outage()
-        self._ready: deque[Delivery] = deque()
-        self._waiting: list[tuple[float, int, Delivery]] = []  # a heap by next_try
+        self._trace = trace
+        self._schedule = Schedule(section.max_http_connections, self._policy, random.random, collapse)
+        self._outages: dict[str, Outage] = {}  # by service, of those that had one
+        self._losses: dict[type[PushError], Losses] = {Refused: Losses(), GivenUp: Losses()}
         self._timer: IDelayedCall | None = None
         self._firsts: dict[int, First] = {}
         self._pumping = False
@@ -112,16 +152,46 @@ class MongoosePushBridge(Service):
         self._removed: dict[str, float] = {}
 
     @property
+    def in_flight(self) -> int:
+        """Requests without an answer yet."""
+        return self._schedule.in_flight
+
+    @property
     def queued(self) -> int:
         """Deliveries in memory that wait for their turn or for another try."""
-        return len(self._ready) + len(self._waiting)
+        return self._schedule.queued
+
+    @property
+    def outages(self) -> dict[str, str]:
+        """Services (fcm, apns) to which nothing is sent at the moment but probes, and why."""
+        return self._schedule.closed_lanes()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing gets through at present, as far as the last answer tells."""
+        if self._pool.trouble:
+            return self._pool.trouble
+        reasons = [
+            f"{service}: {outage.reason}"
+            for service, outage in sorted(self._outages.items())
+            if outage.since is not None
+        ]
+        return "; ".join(reasons) or None
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
         target = self._targets.of(publish.options)
         body = body_for(target, publish)
         return Delivery(
-            0, publish.account, publish.pubsub, publish.node, target.service, target.path, body, created
+            0,
+            publish.account,
+            publish.pubsub,
+            publish.node,
+            target.service,
+            target.path,
+            body,
+            created,
+            trace=publish.trace,
         )
 
     def enqueue(self, delivery: Delivery, first: First | None = None) -> None:
@@ -131,17 +201,23 @@ class MongoosePushBridge(Service):
             if first is not None:
                 self._firsts[delivery.id] = first
             return
-        if not self.running or len(self._known) >= self._capacity:
+        if not self.running or len(self._known) >= self._capacity or self._is_behind:
             self._leave_on_disk(delivery.id - 1)
+            self._load_soon(0)
             if first is not None:
                 first(TryLater("queued"))
             return
-        if first is not None:
-            self._firsts[delivery.id] = first
         self._known.add(delivery.id)
-        self._ready.append(delivery)
-        if self.in_flight < self._limit:
-            self._pump()
+        schedule, now = self._schedule, self._clock.seconds()
+        gone = schedule.add(delivery, now)
+        if gone:
+            self._replaced(gone)
+        if first is not None:
+            if schedule.is_held_up(delivery):
+                first(TryLater("queued"))
+            else:
+                self._firsts[delivery.id] = first
+        self._pump()
 
     def forget_account(self, account: str) -> None:
         """The account was removed, and its rows with it: send nothing of it that was there before."""
@@ -158,55 +234,61 @@ class MongoosePushBridge(Service):
     # Sending.
 
     def _pump(self) -> None:
-        if self._pumping:
+        if self._pumping or not self.running:
             return
         self._pumping = True
-        ready, pool = self._ready, self._pool
+        schedule, pool = self._schedule, self._pool
         now = self._clock.seconds()
         try:
-            while ready and self.in_flight < self._limit and self.running:
-                delivery = ready.popleft()
+            while (delivery := schedule.next(now)) is not None:
                 if self._removed and self._is_void(delivery):
+                    schedule.finished(delivery, now, answered=False)
                     self._drop(delivery)
                     continue
                 if self._policy.is_too_old(now - delivery.created):
+                    schedule.finished(delivery, now, answered=False)
                     self._give_up(delivery, "too old")
                     continue
-                self.in_flight += 1
                 pool.post(delivery.path, delivery.body).addCallbacks(
                     self._answered, self._failed, (delivery,), errbackArgs=(delivery,)
                 ).addErrback(self._bug)
         finally:
             self._pumping = False
+        if schedule.times or self._timer is not None:
+            self._set_timer()
 
     def _answered(self, response: Response, delivery: Delivery) -> None:
-        self.in_flight -= 1
         error = outcome_of(response.code, response.body, response.retry_after)
+        if not isinstance(error, TryLater):
+            self.latency.observe(self._clock.seconds() - delivery.created)
+            if self._outages:
+                self._is_well(delivery.service)
         if error is None:
-            if self._outage.since is not None:
-                self._is_back()
-            self.outcomes["delivered"] += 1
+            gone = self._schedule.succeeded(delivery, self._clock.seconds())
+            if gone:
+                self._replaced(gone)
+            self._count(delivery, "delivered")
+            self._note(delivery, Decision.DELIVERED, f"HTTP {response.code}", delivery.attempts + 1)
             self._settle(delivery.id)
             if self._firsts:
                 self._tell_first(delivery, None)
         else:
             if isinstance(error, TryLater):
-                self._is_troubled(error)
+                self._is_troubled(delivery.service, error)
             self._conclude(delivery, error)
-        if self._ready:
+        if self._schedule.queued or self._timer is not None:
             self._pump()
-        elif self._stopped is not None:
+        if self._stopped is not None:
             self._check_stopped()
 
     def _failed(self, failure: Failure, delivery: Delivery) -> None:
-        self.in_flight -= 1
         error = failure.value
         if not isinstance(error, DeliveryError):
             # A bug of ours must not lose the notification; it is tried again, up to its age.
             self._log.failure("request for node {node} failed", failure, node=delivery.node)
             error = TryLater("internal error")
-        self._conclude(delivery, error)
-        if self._ready:
+        self._conclude(delivery, error, answered=False)
+        if self._schedule.queued or self._timer is not None:
             self._pump()
         self._check_stopped()
 
@@ -215,29 +297,83 @@ class MongoosePushBridge(Service):
 
     # Concluding.
 
-    def _conclude(self, delivery: Delivery, error: DeliveryError) -> None:
+    def _count(self, delivery: Delivery, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        self.by_service[delivery.service, outcome] += 1
+
+    def _note(
+        self, delivery: Delivery, decision: Decision, reason: str, attempt: int, **fields: object
+    ) -> None:
+        """Tell the trace; what a foreign server published is there under the pubsub JID."""
+        self._trace.note(
+            delivery.trace or f"q{delivery.id}",
+            delivery.account or delivery.pubsub,
+            delivery.node,
+            decision,
+            reason,
+            service=delivery.service,
+            attempt=attempt,
+            **fields,
+        )
+
+    def _conclude(self, delivery: Delivery, error: DeliveryError, answered: bool = True) -> None:
         """Whatever is not delivered."""
+        now = self._clock.seconds()
         if isinstance(error, TryLater) and self._is_void(delivery):
+            self._schedule.failed(delivery, error.reason, now, error.after, isinstance(error, Unreachable))
+            self._schedule.dropped(delivery, now)
             self._drop(delivery)
             return
         if isinstance(error, TryLater):
-            error = self._postpone(delivery, error)
-        elif isinstance(error, DeviceUnregistered):
-            self._forget_device(delivery)
+            error = self._postpone(delivery, error, now)
         else:
-            self.outcomes["refused"] += 1
+            self._schedule.finished(delivery, now, answered)
+            if isinstance(error, DeviceUnregistered):
+                self._note(delivery, Decision.UNREGISTERED, told(error), delivery.attempts + 1)
+                self._forget_device(delivery)
+            else:
+                self._count(delivery, "refused")
+                self._note(delivery, Decision.REFUSED, told(error), delivery.attempts + 1)
+                self._lost(
+                    Refused,
+                    "push service refused a notification for node {node}: {reason}; it is lost",
+                    delivery,
+                    str(error),
+                )
+                self._settle(delivery.id)
+        self._tell_first(delivery, error)
+
+    def _lost(
+        self, kind: type[PushError], sentence: str, delivery: Delivery, reason: str, **more: object
+    ) -> None:
+        """Say so, but not a thousand times; the counters and the trace have each."""
+        unsaid = self._losses[kind].worth_a_line(reason, self._clock.seconds())
+        if unsaid is not None:
             self._log.error(
-                "push service refused a notification for node {node}: {reason}; it is lost",
+                sentence + " ({unsaid} more since the last such line)" if unsaid else sentence,
                 node=delivery.node,
                 pubsub=delivery.pubsub,
                 service=delivery.service,
-                reason=str(error),
+                reason=reason,
+                unsaid=unsaid,
+                **more,
             )
+
+    def _replaced(self, gone: Iterable[Delivery]) -> None:
+        """
+        Newer ones tell what these would have.
+
+        The newer row is on disk, so nothing is lost by deleting the older; with a crash in between both
+        are sent.
+        """
+        for delivery in gone:
+            self._count(delivery, "collapsed")
+            self._note(delivery, Decision.COLLAPSED, "", delivery.attempts)
             self._settle(delivery.id)
-        self._tell_first(delivery, error)
+            self._tell_first(delivery, TryLater("replaced by a newer one"))
 
     def _forget_device(self, delivery: Delivery) -> None:
-        self.outcomes["unregistered"] += 1
+        self._count(delivery, "unregistered")
         self._storing += 1
 
         def failed(failure: Failure) -> None:
@@ -252,24 +388,29 @@ class MongoosePushBridge(Service):
 
         maybeDeferred(self._on_unregistered, delivery).addErrback(failed).addCallback(forgotten)
 
-    def _postpone(self, delivery: Delivery, error: TryLater) -> DeliveryError:
-        now = self._clock.seconds()
+    def _postpone(self, delivery: Delivery, error: TryLater, now: float) -> DeliveryError:
+        schedule = self._schedule
+        in_a_row = schedule.failed(delivery, error.reason, now, error.after, isinstance(error, Unreachable))
         attempts = delivery.attempts + 1
-        delay = self._policy.delay_after(attempts, error.after, self._random.random(), now - delivery.created)
+        age = now - delivery.created
+        delay = self._policy.delay_after(attempts, error.after, self._random.random(), age, in_a_row)
         if delay is None:
             if self.running:
+                schedule.dropped(delivery, now)
                 return self._give_up(delivery, error.reason, attempts)
             # Most likely our stopping cut it off, which says nothing about the notification.
             delay = 0.0
-        self.outcomes["postponed"] += 1
+        self._count(delivery, "postponed")
+        self._note(delivery, Decision.POSTPONED, told(error), attempts, delay=round(delay, 1))
         delivery = evolve(delivery, attempts=attempts, next_try=now + delay)
         self._storing += 1
         maybeDeferred(self._messages.postpone, delivery).addErrback(self._not_stored).addCallback(
             self._stored
         )
         if self.running:
-            self._wait(delivery)
+            self._replaced(schedule.postponed(delivery, now))
         else:
+            schedule.dropped(delivery, now)
             self._known.discard(delivery.id)
         return error
 
@@ -278,15 +419,16 @@ class MongoosePushBridge(Service):
         self._check_stopped()
 
     def _give_up(self, delivery: Delivery, reason: str, attempts: int | None = None) -> GivenUp:
-        self.outcomes["given-up"] += 1
+        self._count(delivery, "given-up")
         error = GivenUp(reason)
-        self._log.error(
+        tries = delivery.attempts if attempts is None else attempts
+        self._note(delivery, Decision.GIVEN_UP, told(error), tries)
+        self._lost(
+            GivenUp,
             "gave up a notification for node {node} after {attempts} tries: {reason}",
-            node=delivery.node,
-            pubsub=delivery.pubsub,
-            service=delivery.service,
-            attempts=delivery.attempts if attempts is None else attempts,
-            reason=reason,
+            delivery,
+            reason,
+            attempts=tries,
         )
         self._settle(delivery.id)
         if attempts is None:
@@ -301,37 +443,44 @@ class MongoosePushBridge(Service):
             except Exception:
                 self._log.failure("outcome for node {node} could not be told", node=delivery.node)
 
-    def _is_troubled(self, error: TryLater) -> None:
-        if self._outage.failed(error.reason, self._clock.seconds()):
-            self._log.warn("push service is in trouble: {reason}; notifications wait", reason=error.reason)
+    def _is_troubled(self, service: str, error: TryLater) -> None:
+        outage = self._outages.setdefault(service, Outage())
+        if outage.failed(error.reason, self._clock.seconds()):
+            self._log.warn(
+                "push service has trouble with {service}: {reason}; notifications wait",
+                service=service,
+                reason=error.reason,
+            )
 
-    def _is_back(self) -> None:
-        lasted = self._outage.succeeded(self._clock.seconds())
+    def _is_well(self, service: str) -> None:
+        outage = self._outages.get(service)
+        lasted = outage.succeeded(self._clock.seconds()) if outage is not None else None
         if lasted is not None:
-            self._log.info("push service is well again after {seconds} s", seconds=round(lasted, 1))
+            self._log.info(
+                "push service is well again with {service} after {seconds} s",
+                service=service,
+                seconds=round(lasted, 1),
+            )
 
     # Waiting for another try: one timer, for the earliest.
 
-    def _wait(self, delivery: Delivery) -> None:
-        heappush(self._waiting, (delivery.next_try, delivery.id, delivery))
-        self._set_timer()
-
     def _set_timer(self) -> None:
-        if not self._waiting:
+        due = self._schedule.wake_time()
+        timer = self._timer
+        if due is None:
+            if timer is not None:
+                timer.cancel()
+                self._timer = None
             return
-        due = self._waiting[0][0]
-        if self._timer is not None:
-            if self._timer.getTime() <= due:
+        if timer is not None:
+            if timer.getTime() <= due:
                 return
-            self._timer.cancel()
+            timer.cancel()
         self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._due)
 
     def _due(self) -> None:
         self._timer = None
-        now = self._clock.seconds()
-        while self._waiting and self._waiting[0][0] <= now:
-            self._ready.append(heappop(self._waiting)[2])
-        self._set_timer()
+        self._replaced(self._schedule.wake(self._clock.seconds()))
         self._pump()
 
     # Settling: the rows of one turn of the reactor at once.
@@ -376,6 +525,15 @@ class MongoosePushBridge(Service):
 
     # Fetching what is on disk alone.
 
+    @property
+    def _is_behind(self) -> bool:
+        """
+        Are there older rows that are, or may be, on disk alone? Newer ones wait for them there.
+
+        Otherwise a device would get its notifications in another order.
+        """
+        return self._behind is not None or self._gone_while_loading is not None
+
     def _leave_on_disk(self, behind: int) -> None:
         self._behind = behind if self._behind is None else min(self._behind, behind)
 
@@ -403,12 +561,11 @@ class MongoosePushBridge(Service):
             if delivery.id in self._known or delivery.id in gone:
                 continue
             self._known.add(delivery.id)
-            if delivery.next_try > now:
-                # A clock that was set back must not hold it longer than any delay may be.
-                latest = now + self._policy.cap
-                self._wait(delivery if delivery.next_try <= latest else evolve(delivery, next_try=latest))
-            else:
-                self._ready.append(delivery)
+            # A clock that was set back must not hold it longer than any delay may be.
+            latest = now + self._policy.cap
+            if delivery.next_try > latest:
+                delivery = evolve(delivery, next_try=latest)
+            self._replaced(self._schedule.add(delivery, now))
         if len(page) >= PAGE:
             self._leave_on_disk(page[-1].id)
         if self._behind is not None:
@@ -429,6 +586,7 @@ class MongoosePushBridge(Service):
         self._stopped = None
         self._behind = 0
         self._load_soon(0)
+        self._set_timer()
 
     def stopService(self) -> "Deferred[None]":
         """
@@ -442,10 +600,7 @@ class MongoosePushBridge(Service):
             if call is not None and call.active():
                 call.cancel()
         self._timer = self._load_call = None
-        left = [*self._ready, *(delivery for _, _, delivery in self._waiting)]
-        self._ready.clear()
-        self._waiting.clear()
-        for delivery in left:
+        for delivery in self._schedule.clear():
             self._known.discard(delivery.id)
             self._tell_first(delivery, TryLater("queued"))
         self._stopped = Deferred()

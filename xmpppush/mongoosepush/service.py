@@ -89,6 +89,11 @@ class MongoosePush(Service):
             raise RuntimeError("the push service does not listen")
         return int(cast(IPv4Address | IPv6Address, self._port.getHost()).port)
 
+    @property
+    def bound(self) -> bool:
+        """Does it take connections?"""
+        return self._port is not None and bool(getattr(self._port, "connected", True))
+
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
         self._listen()

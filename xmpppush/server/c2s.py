@@ -5,34 +5,36 @@ A connection takes care of everything that one client can do wrong; `ISessionHos
 what they should be, from whom they say.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from random import Random, SystemRandom
 from typing import Any
 from xml.sax.saxutils import escape
 
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
-from twisted.words.protocols.jabber.jid import JID
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.certificates import CertificateStore
-from xmpppush.config.sections import AuthSection, LimitsSection, ListenSection
+from xmpppush.config.sections import AuthSection, C2SSection, LimitsSection, ListenSection
 from xmpppush.errors import BadStanza, ConfigError, NotAllowed, PushError
-from xmpppush.interfaces import IAuthenticator, ISession, ISessionHost
+from xmpppush.interfaces import IAuthenticator, ISessionHost
 from xmpppush.jids import BadJid, parse_jid
-from xmpppush.server import sasl
+from xmpppush.metrics import Traffic
+from xmpppush.server import sasl, sm
 from xmpppush.server.parser import StreamFault
 from xmpppush.server.sasl import SASLFailure
+from xmpppush.server.session import Session
+from xmpppush.server.sm import StreamManagement
 from xmpppush.server.stream import BACKLOG, LOGIN, RATE, XMPPStream, host_of, stop_timer
 from xmpppush.server.throttle import Throttle, network_of
 from xmpppush.xep.conditions import error_reply
-from xmpppush.xep.namespaces import BIND, SASL, SESSION, STREAMS, TLS
+from xmpppush.xep.namespaces import BIND, CSI, SASL, SESSION, SM, STREAMS, TLS
 
 BURST = 10  # seconds' worth of stanzas that may come at once
 STOP_TIMEOUT = 3.0  # seconds for all clients to say goodbye
@@ -43,29 +45,25 @@ _REQUESTS = ("get", "set")
 _ANSWERS = ("result", "error")
 
 
-@implementer(ISession, IHandshakeListener)
+@implementer(IHandshakeListener)
 class C2SConnection(XMPPStream):
     """
     One client, from its first octet on.
 
     Attributes:
         network: What its address counts as, for limits; ``""`` while it does not count.
-        account, resource, full, jid: Set when the resource is bound.
-        priority, presence, interested: Kept here for the host.
+        account: Bare JID, set when the client is logged in.
+        full: Full JID, set when the resource is bound.
+        session: What it is to the server, ``None`` before.
     """
 
     network = ""
     account = ""
-    resource = ""
     full = ""
-    jid: JID
-    priority: int | None = None
-    presence: Element | None = None
-    interested = False
+    session: Session | None = None
 
     _log = Logger()
     _handshaking = False
-    _bound = False
     _failures = 0
     _awaited: "Deferred[Any] | None" = None
     _answer: "Deferred[bytes] | None" = None
@@ -79,7 +77,10 @@ class C2SConnection(XMPPStream):
         self._rate = factory.limits.c2s_stanzas_per_second
         self._tokens = float(BURST * self._rate)
         self._refilled = factory.clock.seconds()
-        super().__init__(factory.host.domains, factory.clock, factory.random)
+        # Numbers of the stanzas before each <r/> that is not answered yet.
+        self._acks_wanted: deque[int] = deque()
+        self._stanzas = factory.traffic.received
+        super().__init__(factory.host.domains, factory.clock, factory.random, factory.traffic.written)
 
     # The connection.
 
@@ -106,9 +107,13 @@ class C2SConnection(XMPPStream):
         stop_timer(self._rate_timer)
         if self._awaited is not None:
             self._awaited.cancel()
-        if self._bound:
+        session = self.session
+        if session is not None and session.connection is self:
             # Not only when the connection is gone: what is sent to a closed stream would be lost.
-            self._factory.host.unbind(self)
+            if self.broken and session.is_resumable:
+                self._factory.host.broken(session)
+            else:
+                self._factory.host.unbind(session)
 
     def streamRefused(self, fault: StreamFault) -> None:
         # Who is no client, or tries TLS at once before STARTTLS, as some clients do at each login.
@@ -128,7 +133,10 @@ class C2SConnection(XMPPStream):
         if not self.network and not self._factory.admit(self):
             raise StreamFault("policy-violation", "too many connections of this address")
         if self.account:
-            features = f"<bind xmlns='{BIND}'/><session xmlns='{SESSION}'><optional/></session>"
+            features = (
+                f"<bind xmlns='{BIND}'/><session xmlns='{SESSION}'><optional/></session>"
+                f"<sm xmlns='{SM}'/><csi xmlns='{CSI}'/>"
+            )
         else:
             features = self._starttls_feature() + self._mechanisms_feature()
         self.send_xml(f"<stream:features>{features}</stream:features>")
@@ -333,6 +341,12 @@ class C2SConnection(XMPPStream):
     # Resource binding (RFC 6120 section 7).
 
     def _bind(self, iq: Element) -> None:
+        if iq.uri == SM and iq.name in ("enable", "resume"):
+            if iq.name == "enable":
+                self.send_xml(sm.failed_xml("unexpected-request"))  # XEP-0198 section 3: bind first
+            else:
+                self._resume(iq)
+            return
         request = iq.firstChildElement()
         if (
             (iq.uri, iq.name, iq.attributes.get("type")) != (None, "iq", "set")
@@ -341,25 +355,120 @@ class C2SConnection(XMPPStream):
         ):
             raise StreamFault("not-authorized", "bind a resource first")
         wanted = next((str(child) for child in request.elements(BIND, "resource")), "")
+        factory = self._factory
+        session = Session(self, self.account, factory.host, self._clock, factory.management.ack_timeout)
         try:
             _check_iq(iq)
-            resource = self._factory.host.bind(self, self.account, wanted or None)
+            session.bound(factory.host.bind(session, self.account, wanted or None))
         except BadJid:  # not jid-malformed, which is for the addresses of a stanza (section 7.7.2.1)
             self._reply_error(iq, BadStanza("no resource can have that name"))
             return
         except PushError as error:
             self._reply_error(iq, error)
             return
-        self.resource = resource
-        self.full = f"{self.account}/{resource}"
-        self.jid = parse_jid(self.full)
-        self._bound = True
-        self._receive = self._stanza
-        stop_timer(self._timeout)
-        self._timeout = None
+        self._begin(session)
         result = _result(iq)
         result.addElement((BIND, "bind")).addElement((BIND, "jid"), content=self.full)
         self.send(result)
+
+    def _begin(self, session: Session) -> None:
+        self.session = session
+        self.full = session.full
+        self._receive = self._stanza
+        stop_timer(self._timeout)
+        self._timeout = None
+
+    # Stream management (XEP-0198) and client state (XEP-0352).
+
+    def _not_a_stanza(self, element: Element) -> None:
+        session = self.session
+        assert session is not None
+        if element.uri == SM and element.name in ("enable", "resume"):
+            if element.name == "resume" or session.sm is not None:
+                self.send_xml(sm.failed_xml("unexpected-request"))  # XEP-0198 sections 3 and 5
+            else:
+                self._enable(session, element)
+        elif element.uri == SM and element.name == "r" and session.sm is not None:
+            self._acks_wanted.append(session.sm.newest)
+            self._acknowledge()
+        elif element.uri == SM and element.name == "a" and session.sm is not None:
+            self._acknowledged(session, element)
+        elif element.uri == CSI and element.name in ("active", "inactive"):
+            session.active = element.name == "active"
+        else:
+            raise StreamFault("unsupported-stanza-type")
+
+    def _enable(self, session: Session, element: Element) -> None:
+        attributes = element.attributes
+        timeout = sm.resumption_timeout(self._factory.management.resume_timeout, attributes.get("max"))
+        resumable = sm.wants_resumption(attributes.get("resume")) and timeout >= 1
+        management = StreamManagement(self._random(16).hex(), timeout) if resumable else StreamManagement()
+        self.send_xml(sm.enabled_xml(management))
+        session.manage(management)
+
+    def _acknowledge(self) -> None:
+        """
+        Answer ``<r/>`` as soon as what came before it is on disk: what we say we have we never lose.
+        """
+        wanted = self._acks_wanted
+        management = self.session.sm if self.session is not None else None
+        if management is None or not wanted or not management.is_done(wanted[0]):
+            return
+        while wanted and management.is_done(wanted[0]):  # one answer for all of them
+            wanted.popleft()
+        self.send_xml(f"<a xmlns='{SM}' h='{management.handled}'/>")
+
+    def _acknowledged(self, session: Session, element: Element) -> None:
+        try:
+            session.acknowledge(sm.parse_count(element.attributes.get("h")))
+        except sm.BadSMElement as error:
+            raise StreamFault("invalid-xml", str(error)) from None
+        except sm.HandledTooHigh as error:
+            raise _too_high(error) from None
+
+    def _resume(self, element: Element) -> None:
+        previous = element.attributes.get("previd", "")
+        session: Any
+        session, handled = self._factory.host.resumable(self.account, previous)
+        if session is None:
+            self.send_xml(sm.failed_xml("item-not-found", handled))
+            return
+        try:
+            count = sm.parse_count(element.attributes.get("h"))
+        except sm.BadSMElement:
+            self.send_xml(sm.failed_xml("bad-request", handled))
+            return
+        Deferred.fromCoroutine(self._go_on_with(session, previous, count)).addErrback(self._resume_broke)
+
+    async def _go_on_with(self, session: Session, previous: str, count: int) -> None:
+        before = session.detach()
+        if before is not None:
+            # Section 5: the client is back before its old connection was found to be dead.
+            before.close("conflict", "Resumed by a new stream")
+        # The client sends again what we do not say we have: so nothing may be on its way to the disk.
+        try:
+            await self._look_up(session.settled())
+        except CancelledError:
+            session.hibernate()
+            return
+        if session.ended or session.connection is not None:
+            self.send_xml(sm.failed_xml("item-not-found"))
+            return
+        try:
+            session.acknowledge(count)
+        except sm.HandledTooHigh as error:
+            session.hibernate()
+            self.refuse(_too_high(error))
+            return
+        assert session.sm is not None
+        self._begin(session)
+        self.send_xml(f"<resumed xmlns='{SM}' previd='{previous}' h='{session.sm.handled}'/>")
+        session.attach(self)
+        self._factory.host.resumed(session)
+
+    def _resume_broke(self, failure: Failure) -> None:
+        self._log.failure("a stream of {account} could not be resumed", failure, account=self.account)
+        self.close("internal-server-error")
 
     # Stanzas (RFC 6120 section 8).
 
@@ -368,7 +477,14 @@ class C2SConnection(XMPPStream):
         attributes = stanza.attributes
         name = stanza.name
         if stanza.uri is not None or name not in _STANZAS:
-            raise StreamFault("invalid-namespace" if name in _STANZAS else "unsupported-stanza-type")
+            if name in _STANZAS:
+                raise StreamFault("invalid-namespace")
+            self._not_a_stanza(stanza)
+            return
+        self._stanzas[name] += 1
+        session = self.session
+        assert session is not None
+        number = session.sm.received() if session.sm is not None else 0
         sender = attributes.get("from")
         if sender is not None and sender != self.full and not self._is_own(sender):
             raise StreamFault("invalid-from")  # section 8.1.2.1
@@ -381,12 +497,19 @@ class C2SConnection(XMPPStream):
                 _check_iq(stanza)
                 if self._is_for_us(stanza):
                     return
-            self._factory.host.stanza(self, stanza)
+            stored = self._factory.host.stanza(session, stanza)
+            if stored is not None and number and not stored.called:
+                session.pending(number, stored)
+                stored.addCallback(self._stored)
         except PushError as error:
             self._reply_error(stanza, error)
         except Exception as error:
             self._log.failure("a stanza of {user} could not be handled", user=self.full)
             self._reply_error(stanza, error)
+
+    def _stored(self, result: object) -> None:
+        if self._acks_wanted and not self.closed:
+            self._acknowledge()
 
     def _is_own(self, sender: str) -> bool:
         try:
@@ -400,7 +523,7 @@ class C2SConnection(XMPPStream):
             return False
         request = iq.firstChildElement()
         if request.uri == SESSION and request.name == "session":
-            self.send(_result(iq))  # RFC 6121: of no effect, and old clients insist on it
+            self._reply(_result(iq))  # RFC 6121: of no effect, and old clients insist on it
             return True
         if request.uri == BIND:
             raise NotAllowed("a resource is bound already")
@@ -413,7 +536,11 @@ class C2SConnection(XMPPStream):
         if isinstance(error, BadJid):
             # It would be 'from' here, and the client could not read it either.
             reply.attributes.pop("from", None)
-        self.send(reply)
+        self._reply(reply)
+
+    def _reply(self, stanza: Element) -> None:
+        """A stanza of the server, counted as all others are."""
+        (self.session or self).send(stanza)
 
     # Not faster than the server likes. Reading pauses, so TCP slows the client down.
 
@@ -461,6 +588,8 @@ class C2SFactory(ServerFactory):
         throttles: Failures per address and per account, for listeners that count together.
         secret: Makes the salts of accounts that do not exist. With one that outlives the process
             nobody can tell them from others by a restart.
+        management: ``[c2s]``: for how long streams may be resumed, and acknowledgements may take.
+        traffic: Counts stanzas, for listeners that count together.
 
     Attributes:
         connections: All of them, bound or not.
@@ -482,6 +611,8 @@ class C2SFactory(ServerFactory):
         backlog: Callable[[], "Deferred[Any] | None"] | None = None,
         throttles: tuple[Throttle, Throttle] | None = None,
         secret: bytes = b"",
+        management: C2SSection | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self.listen = listen
         self.auth = auth
@@ -494,6 +625,8 @@ class C2SFactory(ServerFactory):
         self.backlog = backlog
         self.addresses, self.accounts = throttles or throttles_for(auth)
         self.secret = secret or self.random(32)
+        self.management = management or C2SSection()
+        self.traffic = traffic or Traffic()
         self.connections: set[C2SConnection] = set()
         self._networks: Counter[str] = Counter()
         self._refusing: set[str] = set()
@@ -598,6 +731,11 @@ def _check_iq(iq: Element) -> None:
             raise BadStanza("a request has exactly one child element")
     elif kind not in _ANSWERS:
         raise BadStanza("an iq is of type get, set, result or error")
+
+
+def _too_high(error: sm.HandledTooHigh) -> StreamFault:
+    """XEP-0198 section 4."""
+    return StreamFault("undefined-condition", str(error), sm.too_high_xml(error))
 
 
 def _result(iq: Element) -> Element:

@@ -26,7 +26,7 @@ from xmpppush._wokkel import (
 )
 from xmpppush.errors import BadStanza
 from xmpppush.interfaces import IRosterStore
-from xmpppush.jids import JID, bare_of, own_account
+from xmpppush.jids import JID, bare_of, own_account, parse_jid
 from xmpppush.model import RosterItem
 from xmpppush.server.resources import Resources
 from xmpppush.xep import namespaces as ns
@@ -201,6 +201,42 @@ def size_of(item: RosterItem) -> int:
     return 64 + len(item.jid) + len(item.name) + sum(16 + len(group) for group in item.groups)
 
 
+@implementer(IDisco)
+class CarbonsHandler(XMPPHandler, IQHandlerMixin):
+    """Clients that want copies of their account's other messages, or no more (XEP-0280 sections 4 and 5)."""
+
+    iqHandlers = {
+        f"/iq[@type='set']/{name}[@xmlns='{ns.CARBONS}']": f"on_{name}" for name in ("enable", "disable")
+    }
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__()
+        self._resources = resources
+
+    def connectionInitialized(self) -> None:
+        for path in self.iqHandlers:
+            self.xmlstream.addObserver(path, self.handleRequest)
+
+    def on_enable(self, iq: Element) -> None:
+        self._set(iq, True)
+
+    def on_disable(self, iq: Element) -> None:
+        self._set(iq, False)
+
+    def _set(self, iq: Element, wanted: bool) -> None:
+        account, _, resource = iq["from"].partition("/")
+        session = self._resources.get(account, resource)
+        if session is None or parse_jid(iq["to"]).full() != account:
+            raise StanzaError("not-allowed")
+        session.carbons = wanted
+
+    def getDiscoInfo(self, requestor: JID, target: JID, nodeIdentifier: str = "") -> "Deferred[list[Any]]":
+        return succeed([] if nodeIdentifier else [DiscoFeature(ns.CARBONS)])
+
+    def getDiscoItems(self, requestor: JID, target: JID, nodeIdentifier: str = "") -> "Deferred[list[Any]]":
+        return succeed([])
+
+
 def parse_item(item: Element) -> tuple[RosterItem, bool]:
     """
     An ``<item/>`` of a roster set, and whether it is to be removed.
@@ -243,6 +279,7 @@ def add_server_handlers(
         VersionHandler("xmpppush", __version__),
         TimeHandler(clock),
         RosterHandler(rosters, resources),
+        CarbonsHandler(resources),
         FallbackHandler(),
     ):
         handler.setHandlerParent(handlers)

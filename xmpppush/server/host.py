@@ -7,8 +7,12 @@ is what is done about it.
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+from xml.sax.saxutils import quoteattr
 
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,31 +21,45 @@ from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
 from xmpppush.coroutines import start
-from xmpppush.errors import LimitReached, OfflineFull, StorageError
+from xmpppush.errors import LimitReached, OfflineFull, PushError, StorageError
 from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISession, ISessionHost
 from xmpppush.jids import JID, parse_jid
-from xmpppush.model import Delivery
+from xmpppush.model import Delivery, OfflineMessage
+from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.server.handlers import DomainHandlers
-from xmpppush.server.offline import Held, OfflineMessages
+from xmpppush.server.offline import Held, OfflineMessages, delayed
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
-from xmpppush.server.rules import Otherwise, is_present, is_worth_storing, message_type, plan_message
+from xmpppush.server.rules import (
+    Otherwise,
+    is_copied,
+    is_listening,
+    is_present,
+    is_worth_storing,
+    message_type,
+    plan_message,
+)
+from xmpppush.server.sm import StreamManagement
+from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import to_xml
 
+MAX_REMEMBERED = 10_000  # sessions that are over
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
 
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,3}")
 
 
 @implementer(ISessionHost)
-class XMPPServer:
+class XMPPServer(Service):
     """
-    The served domains.
+    The served domains. Stopped before the listeners, it makes no pushes for clients that it disconnects.
 
     Args:
         push: What decides on notifications, ``None`` without ``[mod_push]``.
         offline_limit: ``[limits] offline_messages_per_user``.
+        ack_timeout: ``[c2s] ack_timeout``: so long a client that lost its session has to come back before
+            there is a push for what that left behind.
     """
 
     _log = Logger()
@@ -57,7 +75,9 @@ class XMPPServer:
         push: IPushDecider | None,
         clock: IReactorTime,
         offline_limit: int = 1000,
+        ack_timeout: float = 60.0,
     ) -> None:
+        self.setName("sessions")
         self.domains = frozenset(domains)
         self.resources = resources
         self._router = router
@@ -67,9 +87,31 @@ class XMPPServer:
         self._push = push
         self._clock = clock
         self._offline_limit = offline_limit
-        self._offline = OfflineMessages(messages, clock, self._again)
+        self._ack_timeout = ack_timeout
+        self._stopping = False
+        self._recovery: Any = None
+        self._handed = HandedMessages(messages, resources, push, clock)
+        self._offline = OfflineMessages(messages, clock, self._again, self._handed)
+        self._resumable: dict[str, Any] = {}
+        # Sessions that are over, by their id: account and counters, for who resumes too late.
+        self._over: dict[str, tuple[str, StreamManagement]] = {}
         for domain in self.domains:
             router.routes[domain] = self
+
+    # The service.
+
+    def startService(self) -> None:
+        super().startService()
+        if self._push is not None:
+            # Clients that were connected before have the time to come back.
+            self._recovery = self._clock.callLater(self._ack_timeout, self._handed.recover)
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._stopping = True
+        if self._recovery is not None and self._recovery.active():
+            self._recovery.cancel()
+        self._handed.stop()
 
     # The connection's side: ISessionHost.
 
@@ -85,43 +127,109 @@ class XMPPServer:
         before = sessions.get(resource)
         if before is not None:
             # RFC 6120 section 7.7.2.2: most likely it is the same client, back before its old
-            # connection was found to be dead.
-            self.unbind(before)
+            # connection was found to be dead. No push for what it fetches in a moment.
+            self._end(before, self._ack_timeout)
             before.close("conflict", "Replaced by a new connection")
         self.resources.add(account, resource, session)
         return resource
 
     def unbind(self, session: ISession) -> None:
+        self._end(session, 0.0)
+
+    def _end(self, session: ISession, push_after: float) -> None:
         if not self.resources.remove(session.account, session.resource, session):
             return
-        was_available = session.priority is not None
-        self._offline.gone(session)
-        if was_available:
+        self._no_longer_resumable(session)
+        held = self._offline.gone(session)
+        left = session.end()
+        if session.priority is not None:
             gone = Element((None, "presence"))
             gone["from"] = session.full
             gone["type"] = "unavailable"
             self._broadcast(session, gone)
+        if left or held:
+            self._undelivered(session, left, held, push_after)
 
-    def stanza(self, session: ISession, stanza: Element) -> None:
+    def _undelivered(
+        self, session: ISession, left: Sequence[Any], held: Sequence[Handed], push_after: float
+    ) -> None:
+        """What a session took along goes to others, to storage, or back (XEP-0198 section 4)."""
+        messages = [what for what in left if isinstance(what, Handed)]
+        due = self._handed.ended(session, [*messages, *held])
+        if self._stopping:
+            return
+        for other in self.resources.of(session.account).values():
+            if is_present(other):
+                self._offline.flush(other)
+                break
+        if push_after:
+            self._handed.push_later(push_after, due)
+        else:
+            self._handed.push(due)
+        for what in left:
+            if isinstance(what, Element):
+                self._answer(what, StanzaError("service-unavailable"))
+
+    def enabled(self, session: ISession) -> None:
+        if session.sm.id:
+            self._resumable[session.sm.id] = session
+
+    def _no_longer_resumable(self, session: ISession) -> None:
+        if session.managed and self._resumable.pop(session.sm.id, None) is not None:
+            self._over[session.sm.id] = session.account, session.sm
+            if len(self._over) > MAX_REMEMBERED:
+                del self._over[next(iter(self._over))]
+
+    def resumable(self, account: str, resumption_id: str) -> tuple[ISession | None, int | None]:
+        session = self._resumable.get(resumption_id)
+        if session is not None and session.account == account:
+            return session, session.sm.handled
+        owner, sm = self._over.get(resumption_id, ("", None))
+        return None, sm.handled if sm is not None and owner == account else None
+
+    def acknowledged(self, session: ISession, what: Sequence[object]) -> None:
+        for each in what:
+            if isinstance(each, Handed):
+                self._handed.acknowledged(session, each)
+
+    def broken(self, session: ISession) -> None:
+        session.hibernate()
+        if self._push is not None and self._push.push_on_broken_stream:
+            self._push_unacknowledged(session)
+
+    def resumed(self, session: ISession) -> None:
+        if self._push is not None and is_present(session):
+            self._push.device_back(session.account, session.resource)
+
+    def overdue(self, session: ISession) -> None:
+        self._push_unacknowledged(session)
+
+    def _push_unacknowledged(self, session: ISession) -> None:
+        self._handed.push(what for what in session.unacknowledged() if isinstance(what, Handed))
+
+    def stanza(self, session: ISession, stanza: Element) -> "Deferred[Any] | None":
         if stanza.name == "presence" and "to" not in stanza.attributes:
             self._own_presence(session, stanza)
-            return
+            return None
         if "to" not in stanza.attributes:
             # RFC 6120 section 10.3: meant for the sender's own account.
             stanza["to"] = session.account
-        self._router.route(stanza)
+        if stanza.name == "message":
+            self._copy_sent(session, stanza)
+        return self._router.route(stanza)
 
     # The router's side.
 
-    def send(self, stanza: Element) -> None:
-        """A stanza for a served domain or somebody there."""
+    def send(self, stanza: Element) -> "Deferred[Any] | None":
+        """A stanza for a served domain or somebody there; returns as `ISessionHost.stanza`."""
         to = parse_jid(stanza["to"])
         if stanza.name == "message":
-            self._message(stanza, to)
-        elif stanza.name == "iq":
+            return self._message(stanza, to)
+        if stanza.name == "iq":
             self._iq(stanza, to)
         elif stanza.name == "presence":
             self._directed_presence(stanza, to)
+        return None
 
     def _iq(self, stanza: Element, to: JID) -> None:
         if to.resource is None or to.user is None:
@@ -162,6 +270,8 @@ class XMPPServer:
                 if other is not session and other.presence is not None:
                     session.send(_addressed(other.presence, session.full))
         if is_present(session) and not was_present:
+            if self._push is not None:
+                self._push.device_back(session.account, session.resource)
             self._offline.flush(session)
 
     def _broadcast(self, session: ISession, stanza: Element) -> None:
@@ -183,36 +293,46 @@ class XMPPServer:
 
     # Messages: the path whose budget DESIGN.md counts.
 
-    def _message(self, stanza: Element, to: JID) -> None:
+    def _message(self, stanza: Element, to: JID) -> "Deferred[Any] | None":
         if to.user is None:
             self._answer(stanza, StanzaError("service-unavailable"))
-            return
-        start(self._deliver(stanza, to), self._failed, stanza)
+            return None
+        return start(self._deliver(stanza, to), self._failed, stanza)
 
     def _again(self, held: Held) -> None:
         """The session that it was held for is gone: it goes where it would go now."""
         to = parse_jid(held.stanza["to"])
-        start(self._deliver(held.stanza, to, held.notified), self._failed, held.stanza)
+        start(self._deliver(held.stanza, to, held.notified, False), self._failed, held.stanza)
 
     async def _deliver(
-        self, stanza: Element, to: JID, notified: frozenset[tuple[str, str]] = frozenset()
-    ) -> None:
+        self, stanza: Element, to: JID, notified: frozenset[tuple[str, str]] = frozenset(), first: bool = True
+    ) -> "Deferred[Any] | None":
         """
         Args:
             notified: Registrations that were told of it before.
+            first: It was not tried before; other clients have no copies of it.
+
+        Returns:
+            What waits for the disk, if anything does.
         """
         account = to.userhost()
         sessions = self.resources.of(account)
-        plan = plan_message(message_type(stanza), to.resource, sessions)
-        held = None
+        kind = message_type(stanza)
+        plan = plan_message(kind, to.resource, sessions)
+        held = handed = None
+        if first and len(sessions) > 1:
+            self._copy("received", account, stanza, plan.sessions)
         if plan.sessions:
             xml = to_xml(stanza)
+            if kind in ("chat", "normal") and _is_any_managed(plan.sessions) and is_worth_storing(stanza):
+                handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
+            what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
-                held = self._offline.send(session, stanza, xml) or held
+                held = self._offline.send(session, stanza, xml, what) or held
         elif plan.otherwise is not Otherwise.STORE:
             if plan.otherwise is Otherwise.BOUNCE:
                 self._answer(stanza, StanzaError("service-unavailable"))
-            return
+            return None
         # Somebody has it: told of an error, the sender would only send it again.
         failed = self._push_failed if plan.sessions else self._failed
         deliveries: Sequence[Delivery] = ()
@@ -221,14 +341,15 @@ class XMPPServer:
                 deliveries = await self._push.deliveries_for(account, stanza, sessions)
             except StorageError:
                 failed(Failure(), stanza)
-                return
+                if handed is None:
+                    return None
             except Exception:
                 # A plugin's fault, perhaps; the message is none the worse for it.
                 self._push_failed(Failure(), stanza)
-        if notified:
-            deliveries = [
-                delivery for delivery in deliveries if (delivery.pubsub, delivery.node) not in notified
-            ]
+        if notified and deliveries:
+            told = [each for each in deliveries if (each.pubsub, each.node) in notified]
+            deliveries = [each for each in deliveries if each not in told]
+            self._push.dropped(told, None)  # type: ignore[union-attr]
         if held is not None:
             held.elsewhere = len(plan.sessions) > 1
             held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
@@ -236,19 +357,67 @@ class XMPPServer:
         # Whoever has a registration is somebody; only for the others is the account looked up.
         if keep and not deliveries and not sessions and await self._accounts.get(account) is None:
             self._answer(stanza, StanzaError("service-unavailable"))
-            return
+            return None
+        if handed is not None:
+            now = self._clock.seconds()
+            message = OfflineMessage(
+                0, account, delayed(handed.xml, to.host, now), now, handed.pushed is not None
+            )
+            # In no client's hands, its sender is told that it may get lost.
+            failed = self._push_failed if any(map(is_listening, plan.sessions)) else self._failed
+            return self._handed.store(handed, message, deliveries).addErrback(failed, stanza)
         offline = None
         if keep and is_worth_storing(stanza):
             offline = self._offline.message_for(account, to.host, stanza)
         if offline is None and not deliveries:
-            return
+            return None
         # From here on it waits for the disk.
-        kept = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallbacks(self._kept, failed, errbackArgs=(stanza,)).addErrback(self._push_failed, stanza)
+        kept: Deferred[Any] = self._messages.keep(offline, deliveries, self._offline_limit)
+        kept.addCallbacks(self._kept, self._not_kept, errbackArgs=(stanza, deliveries, failed)).addErrback(
+            self._push_failed, stanza
+        )
+        return kept
+
+    # Copies for the account's other clients (XEP-0280). Nothing is stored of them.
+
+    def _copy_sent(self, session: ISession, stanza: Element) -> None:
+        # To oneself it is received once, and that is enough.
+        if (
+            len(self.resources.of(session.account)) > 1
+            and parse_jid(stanza["to"]).userhost() != session.account
+        ):
+            self._copy("sent", session.account, stanza, (session,))
+
+    def _copy(self, direction: str, account: str, stanza: Element, without: Sequence[ISession]) -> None:
+        others = [
+            session
+            for session in self.resources.of(account).values()
+            if session.carbons and session not in without and session.full != stanza.attributes.get("from")
+        ]
+        if others and is_copied(stanza, message_type(stanza)):
+            forwarded = to_xml(stanza).replace("<message", f"<message xmlns='{ns.CLIENT}'", 1)
+            for session in others:
+                session.send_xml(
+                    f"<message from={quoteattr(account)} to={quoteattr(session.full)} type='chat'>"
+                    f"<{direction} xmlns='{ns.CARBONS}'><forwarded xmlns='{ns.FORWARD}'>{forwarded}"
+                    f"</forwarded></{direction}></message>"
+                )
 
     def _kept(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._push.enqueue(delivery)  # type: ignore[union-attr]
+
+    def _not_kept(
+        self,
+        failure: Failure,
+        stanza: Element,
+        deliveries: Sequence[Delivery],
+        failed: Callable[[Failure, Element], None],
+    ) -> None:
+        error = failure.value
+        if deliveries and isinstance(error, PushError):
+            self._push.dropped(deliveries, error)  # type: ignore[union-attr]
+        failed(failure, stanza)
 
     def _push_failed(self, failure: Failure, stanza: Element) -> None:
         account = stanza["to"].partition("/")[0]
@@ -266,6 +435,13 @@ class XMPPServer:
         else:
             self._log.failure("a message could not be handled", failure=failure)
             self._answer(stanza, StanzaError("internal-server-error"))
+
+
+def _is_any_managed(sessions: Sequence[ISession]) -> bool:
+    for session in sessions:  # noqa: SIM110 - a generator costs a microsecond
+        if session.managed:
+            return True
+    return False
 
 
 def _priority_of(presence: Element) -> int:

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.words.xish.domish import Element
 
-from xmpppush.errors import StorageError
 from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
+from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.xep.times import stamp_of
 from xmpppush.xep.xml import to_xml
 
@@ -34,7 +34,11 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
         server: Domain that kept it.
         now: Seconds since the epoch.
     """
-    xml = to_xml(stanza)
+    return delayed(to_xml(stanza), server, now)
+
+
+def delayed(xml: str, server: str, now: float) -> str:
+    """As `with_delay`, of a message that is XML already."""
     return f"{xml.removesuffix('</message>')}{_delay(server, int(now * 1000))}</message>"
 
 
@@ -64,11 +68,14 @@ class Held:
     A message on its way to a session that is still being handed what waited for it.
 
     Attributes:
+        what: As in `ISession.send_xml`.
         elsewhere: Another session of the account got it.
         notified: Pubsub JID and node of the registrations that were told of it.
     """
 
     stanza: Element
+    xml: str
+    what: object = None
     elsewhere: bool = False
     notified: frozenset[tuple[str, str]] = frozenset()
 
@@ -77,6 +84,7 @@ class OfflineMessages:
     """
     Args:
         reroute: Takes a held message that nobody got, as its session went away.
+        handed: Keeps track of those that are on their way, or delivered and not deleted.
     """
 
     _log = Logger()
@@ -86,27 +94,36 @@ class OfflineMessages:
         messages: IMessageStore,
         clock: IReactorTime,
         reroute: Callable[[Held], None],
+        handed: HandedMessages,
     ) -> None:
         self._messages = messages
         self._clock = clock
         self._reroute = reroute
+        self._handed = handed
         self._held: dict[ISession, list[Held]] = {}
         self._held_size: Counter[ISession] = Counter()
         # Account to the session that became present while another one of it was being served.
         self._busy: dict[str, ISession | None] = {}
-        # Rows that were handed over and are still there, as the disk is full or broken.
-        self._handed: set[int] = set()
 
     def message_for(self, account: str, server: str, stanza: Element) -> OfflineMessage:
         now = self._clock.seconds()
         return OfflineMessage(0, account, with_delay(stanza, server, now), now)
 
-    def send(self, session: ISession, stanza: Element, xml: str) -> Held | None:
-        """Send a message to a session, behind what it still waits for; then it is returned as `Held`."""
+    def is_behind(self, session: ISession) -> bool:
+        """Does it get older messages at the moment, and new ones later?"""
+        return session in self._held
+
+    def send(self, session: ISession, stanza: Element, xml: str, what: object = None) -> Held | None:
+        """
+        Send a message to a session, behind what it still waits for; then it is returned as `Held`.
+
+        Args:
+            what: As in `ISession.send_xml`.
+        """
         if self._held:
             before = self._held.get(session)
             if before is not None:
-                held = Held(stanza)
+                held = Held(stanza, xml, what)
                 before.append(held)
                 size = self._held_size[session]
                 self._held_size[session] = size + len(xml)
@@ -114,7 +131,7 @@ class OfflineMessages:
                     # Not now: whoever routes this message does not expect its sessions to go.
                     self._clock.callLater(0, self._throw_out, session)
                 return held
-        session.send_xml(xml)
+        session.send_xml(xml, what)
         return None
 
     def flush(self, session: ISession) -> "Deferred[None]":
@@ -129,6 +146,8 @@ class OfflineMessages:
         self._busy[account] = None
         self._held[session] = []
         try:
+            # Before it reads: what is acknowledged is not among what waits.
+            self._handed.forget_now()
             after, more = 0, True
             while more:
                 batch = await self._messages.waiting(account, after, BATCH)
@@ -139,46 +158,51 @@ class OfflineMessages:
         finally:
             next_one = self._busy.pop(account)
             for held in self._no_longer_held(session):
-                session.send(held.stanza)
+                session.send_xml(held.xml, held.what)
             if next_one is not None:
                 self.flush(next_one)  # finds nothing, unless the first one went away too early
 
     async def _hand_over(self, session: ISession, waiting: Sequence[OfflineMessage]) -> bool:
         """False where the session ended meanwhile."""
-        if self._handed:
-            waiting = await self._without_handed(waiting)
         for portion in portions(waiting):
             if session not in self._held:
                 return False
-            for message in portion:
-                session.send_xml(message.xml)
+            sent = self._send_portion(session, portion)
             # A client that reads slowly, or not at all, does not cost what it has not got yet.
             if not await session.flushed():
                 return False
-            await self._forget([message.id for message in portion])
+            await self._handed.forget(sent)
         return session in self._held
 
-    async def _forget(self, ids: Sequence[int]) -> None:
-        self._handed.update(ids)
-        try:
-            await self._messages.forget(ids)
-        except StorageError:  # said once by the storage
-            return
-        self._handed.difference_update(ids)
+    def _send_portion(self, session: ISession, portion: Sequence[OfflineMessage]) -> list[int]:
+        """Returns which of them to forget when they are on their way: those nobody acknowledges."""
+        sent = []
+        for message in portion:
+            if session.managed:
+                handed = self._handed.again(message, session)
+                if handed is not None:
+                    session.send_xml(message.xml, handed)
+            elif not self._handed.is_elsewhere(message.id):
+                session.send_xml(message.xml)
+                sent.append(message.id)
+        return sent
 
-    async def _without_handed(self, waiting: Sequence[OfflineMessage]) -> Sequence[OfflineMessage]:
-        """What is really to be handed over; the rest is forgotten, now that the disk may be well again."""
-        handed = {message.id for message in waiting if message.id in self._handed}
-        await self._forget(list(handed))
-        return [message for message in waiting if message.id not in handed]
+    def gone(self, session: ISession) -> list[Handed]:
+        """
+        The session ended: what was held for it goes where it would go now.
 
-    def gone(self, session: ISession) -> None:
-        """The session ended: what was held for it goes where it would go now."""
+        Returns:
+            Those messages of it that are stored already.
+        """
         if self._busy.get(session.account) is session:
             self._busy[session.account] = None
+        stored = []
         for held in self._no_longer_held(session):
-            if not held.elsewhere:
+            if isinstance(held.what, Handed):
+                stored.append(held.what)
+            elif not held.elsewhere:
                 self._reroute(held)
+        return stored
 
     def _no_longer_held(self, session: ISession) -> Sequence[Held]:
         self._held_size.pop(session, None)

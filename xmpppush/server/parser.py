@@ -15,7 +15,7 @@ from xml.parsers import expat
 from twisted.words.xish.domish import Element
 
 from xmpppush.errors import PushError
-from xmpppush.xep.namespaces import CLIENT
+from xmpppush.xep.namespaces import CLIENT, STREAMS
 
 MAX_DEPTH = 100  # elements within each other in a stanza; toXml() recurses once for each
 MAX_ELEMENTS = 4096  # in a stanza; an OMEMO message for a hundred devices has some 250
@@ -50,12 +50,14 @@ class StreamFault(PushError):
     Attributes:
         condition: The stream error of RFC 6120 section 4.9.3, such as ``policy-violation``.
         text: For people; names no content of the stream.
+        application: An application-specific condition, as XML.
     """
 
-    def __init__(self, condition: str, text: str = "") -> None:
+    def __init__(self, condition: str, text: str = "", application: str = "") -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.text = text
+        self.application = application
 
 
 class _Stopped(Exception):
@@ -414,3 +416,14 @@ def _split(name: str) -> _Name:
     if _NOT_A_URI.search(parts[0]):
         raise StreamFault("invalid-xml", "a namespace name is no URI")
     return (parts[0], parts[1], parts[2] if len(parts) == 3 else None)
+
+
+def stanza_of(xml: str) -> Element:
+    """A stanza that was serialised for a client, as the stream gave it."""
+    stanzas: list[Element] = []
+    elements: list[Element] = []
+    data = f"<stream:stream xmlns='{CLIENT}' xmlns:stream='{STREAMS}'>{xml}".encode()
+    parser = StreamParser(elements.append, stanzas.append, elements.clear, len(data))
+    parser.feed(data)
+    parser.close()
+    return stanzas[0]

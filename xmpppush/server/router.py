@@ -1,5 +1,8 @@
 """Stanzas by the domain of their ``to``."""
 
+from typing import Any
+
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.words.protocols.jabber.error import StanzaError
 from twisted.words.xish.domish import Element
@@ -23,17 +26,19 @@ class Router(WokkelRouter):
 
     _log = Logger()
 
-    def route(self, stanza: Element) -> None:
+    def route(self, stanza: Element) -> "Deferred[Any] | None":
         try:
             host = parse_jid(stanza["to"]).host
         except (KeyError, BadStanza):
             # Ours to get right: c2s has checked what clients send.
             self._log.error("stanza without a valid address dropped: {name}", name=stanza.name)
-            return
+            return None
         destination = self.routes.get(host)
         if destination is not None:
-            destination.send(stanza)
-        elif stanza.attributes.get("type") not in ("result", "error"):
+            stored = destination.send(stanza)
+            return stored if isinstance(stored, Deferred) else None  # a pipe of wokkel's tells a bool
+        if stanza.attributes.get("type") not in ("result", "error"):
             reply = error_reply(stanza, StanzaError("remote-server-not-found"))
             if reply is not None:
                 self.route(reply)
+        return None

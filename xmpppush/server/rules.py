@@ -53,6 +53,33 @@ def is_present(session: Any) -> bool:
     return session.priority is not None and session.priority >= 0
 
 
+def is_copied(stanza: Element, kind: str) -> bool:
+    """
+    Do the account's other clients get a copy (XEP-0280 section 6)?
+
+    Args:
+        kind: A `message_type`.
+    """
+    if kind not in ("chat", "normal"):
+        return False
+    content = kind == "chat"
+    for child in stanza.children:
+        if type(child) is str:
+            continue
+        if (child.uri == ns.CARBONS and child.name in ("private", "sent", "received")) or (
+            child.uri == ns.HINTS and child.name == "no-copy"
+        ):
+            return False
+        if child.name == "body" and child.uri is None:
+            content = True
+    return content
+
+
+def is_listening(session: Any) -> bool:
+    """Is a client behind it that answers, as far as anybody knows? Others get a push (XEP-0357)."""
+    return not session.hibernated and session.answering
+
+
 def plan_message(kind: str, resource: str | None, sessions: Mapping[str, Any]) -> Plan:
     """
     Args:

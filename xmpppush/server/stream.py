@@ -4,6 +4,7 @@ The receiving side of an XML stream (RFC 6120 section 4): header, stream errors,
 What the elements mean is for a subclass: `C2SConnection` for clients.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -31,10 +32,10 @@ MAX_DRAINED = 4 * 1024 * 1024  # bytes of a peer that still sends after our good
 RATE, BACKLOG, LOGIN = 1, 2, 4
 
 
-def error_xml(condition: str, text: str = "") -> str:
-    """A stream error (RFC 6120 section 4.9.2)."""
+def error_xml(condition: str, text: str = "", application: str = "") -> str:
+    """A stream error (RFC 6120 section 4.9.2), with an application-specific condition as XML."""
     told = f"<text xmlns='{STREAM_ERRORS}' xml:lang='en'>{escape(text)}</text>" if text else ""
-    return f"<stream:error><{condition} xmlns='{STREAM_ERRORS}'/>{told}</stream:error>"
+    return f"<stream:error><{condition} xmlns='{STREAM_ERRORS}'/>{told}{application}</stream:error>"
 
 
 @implementer(IPushProducer)
@@ -48,17 +49,20 @@ class XMPPStream(Protocol):
         domains: Domains that a header may be addressed to.
         clock: Times everything here.
         random: Gives that many random octets.
+        written: Counts by its first characters what is sent (`xmpppush.metrics.Traffic`).
 
     Attributes:
         domain: Of the header, prepared; ``""`` before the first one.
         secure: Inside TLS. The subclass says so after STARTTLS: a transport behind haproxy does not.
         closed: Our closing tag is sent; nothing is read or sent any more.
+        broken: It ended without a closing tag or an error, from either side.
     """
 
     namespace = CLIENT
     domain = ""
     secure = False
     closed = False
+    broken = False
 
     _log = Logger()
     _drained = 0
@@ -67,7 +71,14 @@ class XMPPStream(Protocol):
     _header_sent = False
     _close_timer: Any = None
 
-    def __init__(self, domains: Collection[str], clock: IReactorTime, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        domains: Collection[str],
+        clock: IReactorTime,
+        random: Callable[[int], bytes],
+        written: Counter[str] | None = None,
+    ) -> None:
+        self._written: Counter[str] = Counter() if written is None else written
         self._domains = domains
         self._clock = clock
         self._random = random
@@ -127,7 +138,7 @@ class XMPPStream(Protocol):
         self._parser.close()
         stop_timer(self._close_timer)
         if not self.closed:
-            self.closed = True
+            self.closed = self.broken = True
             self._gone()
 
     def restart(self, max_size: int = BEFORE_AUTHENTICATION, keepalives: bool = False) -> None:
@@ -164,6 +175,7 @@ class XMPPStream(Protocol):
         """Send an already serialised stanza; dropped where the stream is closed."""
         if self.closed:
             return
+        self._written[xml[:4]] += 1
         data = xml.encode("utf-8")
         self.transport.write(data)  # type: ignore[union-attr]
         if self._clogged is not None:
@@ -204,9 +216,9 @@ class XMPPStream(Protocol):
         """End the stream because the peer broke a rule."""
         if not self.closed:
             self.streamRefused(fault)
-            self.close(fault.condition, fault.text)
+            self.close(fault.condition, fault.text, fault.application)
 
-    def close(self, condition: str = "", text: str = "") -> None:
+    def close(self, condition: str = "", text: str = "", application: str = "") -> None:
         """
         End the stream, with a stream error (RFC 6120 section 4.9.3) unless ``condition`` is empty.
 
@@ -217,7 +229,7 @@ class XMPPStream(Protocol):
         if not self._header_sent:
             # A stream error stands in a stream, even if theirs never began (section 4.9.1.1).
             self._send_header("")
-        error = error_xml(condition, text) if condition else ""
+        error = error_xml(condition, text, application) if condition else ""
         self.send_xml(f"{error}</stream:stream>")
         if self.closed:
             return
@@ -239,7 +251,7 @@ class XMPPStream(Protocol):
             transport.loseConnection()
 
     def _abandon(self) -> None:
-        self.closed = True
+        self.closed = self.broken = True
         self._parser.close()
         transport: Any = self.transport
         transport.unregisterProducer()

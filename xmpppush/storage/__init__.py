@@ -5,7 +5,9 @@ The SQL is with the roles and in the modules here, as functions of a cursor; the
 """
 
 from pathlib import Path
+from sqlite3 import Cursor
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
@@ -19,10 +21,26 @@ from xmpppush.storage.engine import HIGH_WATER, InlineEngine, WriterEngine, open
 from xmpppush.storage.messages import SQLMessageStore
 from xmpppush.storage.migrate import path_of, prepare
 from xmpppush.storage.rosters import SQLRosterStore
+from xmpppush.storage.traces import SQLTraceStore
 
-__all__ = ["Storage", "open_inline", "open_storage"]
+__all__ = ["RowCounts", "Storage", "open_inline", "open_storage"]
 
 _log = Logger()
+
+
+@frozen
+class RowCounts:
+    """How many rows there are: what a restart finds again."""
+
+    registrations: int
+    deliveries: int
+
+
+def count_rows(cursor: Cursor) -> RowCounts:
+    counts = cursor.execute(
+        "SELECT (SELECT count(*) FROM registrations), (SELECT count(*) FROM deliveries)"
+    ).fetchone()
+    return RowCounts(*counts)
 
 
 class Storage(Service):
@@ -34,7 +52,7 @@ class Storage(Service):
 
     Attributes:
         database: The `IDatabase` they share.
-        accounts, rosters, registrations, nodes, messages: The stores, as in `xmpppush.interfaces`.
+        accounts, rosters, registrations, nodes, messages, traces: The stores, as in `xmpppush.interfaces`.
     """
 
     def __init__(self, database: InlineEngine | WriterEngine) -> None:
@@ -44,14 +62,19 @@ class Storage(Service):
         self.registrations = SQLRegistrationStore(database)
         self.nodes = SQLNodeStore(database)
         self.messages = SQLMessageStore(database)
+        self.traces = SQLTraceStore(database)
         self.accounts = SQLAccountStore(
-            database, (self.rosters, self.messages, self.registrations, self.nodes)
+            database, (self.rosters, self.messages, self.registrations, self.nodes, self.traces)
         )
 
     @property
     def backlog(self) -> int:
         """Writes that are not committed yet."""
         return self.database.backlog
+
+    def row_counts(self) -> "Deferred[RowCounts]":
+        """Counted anew, which takes its time with millions of rows, but nobody else's."""
+        return self.database.read_apart(count_rows)
 
     def drained(self) -> "Deferred[None]":
         """Fires when the backlog is small, at once where it is."""
@@ -78,6 +101,8 @@ class Storage(Service):
 
     def close(self) -> "Deferred[None]":
         """As `stopService`, for who uses it without a service tree."""
+        # The storage itself says what it cannot write.
+        self.registrations.save_missed().addErrback(lambda _: None)
         return self.database.close()
 
 

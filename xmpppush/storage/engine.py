@@ -6,17 +6,20 @@ Both keep the same promises (`IDatabase`) with the same transactions.
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from xmpppush.errors import StorageError
 from xmpppush.interfaces import IDatabase
+from xmpppush.metrics import Histogram
 from xmpppush.storage.writer import Batch, Job, Transactions, Writer, translated
 
 # Another process (the command line, a backup) may hold the lock so many seconds.
@@ -24,6 +27,10 @@ BUSY_TIMEOUT = 10.0
 # Writes not yet committed: more, and producers shall wait; fewer again, and they go on.
 HIGH_WATER = 5000
 LOW_WATER = 1000
+# A write that takes longer is trouble, whether or not it comes to an end.
+STALLED = 5.0
+# Seconds: a read from the cache, a commit, a disk that has other things to do.
+BOUNDS = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 def connect(path: Path | str) -> sqlite3.Connection:
@@ -77,8 +84,10 @@ class InlineEngine:
     """Every function at once and a transaction of its own; Deferreds have fired already."""
 
     backlog = 0
+    trouble: str | None = None
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.seconds: dict[str, Histogram] = {}
         self._connection: sqlite3.Connection | None = connection
         self._transactions = Transactions(connection)
         self._foreign_write_callbacks: list[Callable[[], object]] = []
@@ -101,6 +110,8 @@ class InlineEngine:
 
     def read(self, function: Callable[..., Any], *args: object) -> "Deferred[Any]":
         return read_now(self._connection, function, args)
+
+    read_apart = read
 
     def on_rollback(self, callback: Callable[[], object]) -> None:
         self._transactions.rollback_callbacks.append(callback)
@@ -151,6 +162,7 @@ class WriterEngine:
 
     Attributes:
         backlog: Writes that are not committed yet.
+        seconds: How long each ``write`` took, which is many writes with one commit, and each ``read``.
     """
 
     _log = Logger()
@@ -162,6 +174,7 @@ class WriterEngine:
         connect: Callable[[Path], sqlite3.Connection] = connect,
     ) -> None:
         self.backlog = 0
+        self.seconds = {"read": Histogram(BOUNDS), "write": Histogram(BOUNDS)}
         self._path = path
         self._reactor = reactor
         self._connect = connect
@@ -172,7 +185,7 @@ class WriterEngine:
         self._foreign_write_callbacks: list[Callable[[], object]] = []
         self._waiting_for_room: list[Deferred[None]] = []
         self._closing: list[Deferred[None]] = []
-        self._failing = False
+        self._trouble: str | None = None
 
     def open(self) -> None:
         """
@@ -213,7 +226,35 @@ class WriterEngine:
         return self._queue(function, item, True)
 
     def read(self, function: Callable[..., Any], *args: object) -> "Deferred[Any]":
-        return read_now(self._reader, function, args)
+        began = time.perf_counter()
+        result = read_now(self._reader, function, args)
+        self.seconds["read"].observe(time.perf_counter() - began)
+        return result
+
+    def read_apart(self, function: Callable[..., Any], *args: object) -> "Deferred[Any]":
+        """As `read`, for what takes long: in a thread and on a connection of its own."""
+        if self._reader is None:
+            return fail(StorageError("the storage is closed"))
+        reactor = cast(IReactorThreads, self._reactor)
+        return deferToThreadPool(reactor, reactor.getThreadPool(), self._read_apart, function, args)
+
+    def _read_apart(self, function: Callable[..., Any], args: tuple[object, ...]) -> Any:
+        try:
+            connection = self._connect(self._path)
+            try:
+                return function(connection.cursor(), *args)
+            finally:
+                connection.close()
+        except Exception as error:
+            raise translated(error) from error
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written, by the last write or the one that does not end; ``None`` if it can."""
+        since = self._writer.busy_since if self._writer is not None else None
+        if since is not None and time.monotonic() - since > STALLED:
+            return "writing takes very long"
+        return self._trouble
 
     def on_rollback(self, callback: Callable[[], object]) -> None:
         self._rollback_callbacks.append(callback)
@@ -239,6 +280,7 @@ class WriterEngine:
         return deferred
 
     def _committed(self, batch: Batch) -> None:
+        self.seconds["write"].observe(batch.seconds)
         if batch.foreign:
             for callback in self._foreign_write_callbacks:
                 callback()
@@ -256,15 +298,17 @@ class WriterEngine:
 
     def _tell_about_outage(self, batch: Batch) -> None:
         """A disk that is full fails every write; one line for all of them, and one when it is over."""
-        if batch.trouble is not None and not self._failing:
-            self._failing = True
+        failing = self._trouble is not None
+        if batch.trouble is not None:
+            self._trouble = batch.trouble
+        if batch.trouble is not None and not failing:
             self._log.error(
                 "storage cannot write to {file}: {reason}; nothing is acknowledged that is not stored",
                 file=str(self._path),
                 reason=batch.trouble,
             )
-        elif batch.trouble is None and batch.changed and self._failing:
-            self._failing = False
+        elif batch.trouble is None and batch.changed and failing:
+            self._trouble = None
             self._log.info("storage writes to {file} again", file=str(self._path))
 
     def _closed(self) -> None:

@@ -18,12 +18,13 @@ from xmpppush.cache import MISSING, ReadCache
 from xmpppush.errors import OfflineFull
 from xmpppush.interfaces import IDatabase, IMessageStore
 from xmpppush.model import Delivery, OfflineMessage
+from xmpppush.storage.handed import insert_decided, insert_handed, select_due
 
 # How many messages wait for an account; the writer's thread alone touches it.
 Counts: TypeAlias = "ReadCache[str, int]"
 Kept: TypeAlias = "tuple[OfflineMessage | None, Sequence[Delivery], int]"
 
-_COLUMNS = "id, account, pubsub, node, service, path, body, created, attempts, next_try"
+_COLUMNS = "id, account, pubsub, node, service, path, body, created, attempts, next_try, trace"
 
 
 def insert_kept(
@@ -57,12 +58,13 @@ def insert_kept(
                 delivery.created,
                 delivery.attempts,
                 delivery.next_try,
+                delivery.trace,
             )
             rows.append(row)
             kept.append(Delivery(*row))
         results.append(tuple(kept))
     _insert(cursor, "offline_messages (account, xml, created)", 3, messages)
-    _insert(cursor, f"deliveries ({_COLUMNS})", 10, rows)
+    _insert(cursor, f"deliveries ({_COLUMNS})", 11, rows)
     return results
 
 
@@ -104,11 +106,14 @@ def _count_waiting(counts: Counts, cursor: Cursor, account: str) -> int:
 
 def select_waiting(cursor: Cursor, account: str, after: int, limit: int) -> tuple[OfflineMessage, ...]:
     cursor.execute(
-        "SELECT id, account, xml, created FROM offline_messages"
+        "SELECT id, account, xml, created, push_due FROM offline_messages"
         " WHERE account = ? AND id > ? ORDER BY id LIMIT ?",
         (account, after, limit),
     )
-    return tuple(OfflineMessage(*row) for row in cursor)
+    return tuple(
+        OfflineMessage(number, account, xml, created, bool(due))
+        for number, account, xml, created, due in cursor
+    )
 
 
 def delete_messages(counts: Counts, cursor: Cursor, ids: Sequence[int]) -> None:
@@ -157,12 +162,27 @@ class SQLMessageStore:
         database.on_rollback(self._counts.clear)
         # One object each, as calls are grouped by it.
         self._insert_kept = partial(insert_kept, self._counts)
+        self._insert_handed = partial(insert_handed, self._counts, self._insert_kept)
+        self._insert_decided = partial(insert_decided, self._insert_kept)
         self._delete_messages = partial(delete_messages, self._counts)
 
     def keep(
         self, message: OfflineMessage | None, deliveries: Sequence[Delivery], limit: int
     ) -> "Deferred[tuple[Delivery, ...]]":
         return self._database.write_grouped(self._insert_kept, (message, deliveries, limit))
+
+    def hand(
+        self, message: OfflineMessage, deliveries: Sequence[Delivery]
+    ) -> "Deferred[tuple[int, tuple[Delivery, ...]]]":
+        return self._database.write_grouped(self._insert_handed, (message, deliveries))
+
+    def decided(
+        self, message_id: int, deliveries: Sequence[Delivery], final: bool
+    ) -> "Deferred[tuple[Delivery, ...]]":
+        return self._database.write(self._insert_decided, message_id, tuple(deliveries), final)
+
+    def due(self, after: int, limit: int) -> "Deferred[tuple[OfflineMessage, ...]]":
+        return self._database.write(select_due, after, limit)  # walks the table
 
     def waiting(
         self, account: str, after: int = 0, limit: int | None = None

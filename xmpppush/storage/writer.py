@@ -48,6 +48,7 @@ class Batch:
         trouble: Why SQLite failed, ``None`` if it did not.
         changed: Rows were written, and are on disk.
         foreign: Another process wrote since the last batch.
+        seconds: How long it took, commit included.
     """
 
     jobs: Sequence[Job]
@@ -55,6 +56,7 @@ class Batch:
     trouble: str | None = None
     changed: bool = False
     foreign: bool = False
+    seconds: float = 0.0
 
 
 class _TransactionLost(Exception):
@@ -192,6 +194,9 @@ class Writer:
     Args:
         report: Called in the writer's thread with every `Batch`, in order.
         closed: Called there at the very end.
+
+    Attributes:
+        busy_since: ``time.monotonic()`` at the begin of the batch that is being written, else ``None``.
     """
 
     def __init__(
@@ -207,6 +212,7 @@ class Writer:
         self._closed = closed
         self._quiet = quiet
         self._longest = longest
+        self.busy_since: float | None = None
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self.put = self._queue.put
         self._thread = threading.Thread(target=self._run, name="storage writer", daemon=True)
@@ -228,11 +234,18 @@ class Writer:
             work = [job for job in jobs if job is not None]
             running = len(work) == len(jobs)
             if work:
-                self._report(self._transactions.run(work))
+                self._write(work)
             if running and len(work) > 1:
                 self._gather(began + self._longest)
         self._transactions.close()
         self._closed()
+
+    def _write(self, work: Sequence[Job]) -> None:
+        self.busy_since = began = time.monotonic()
+        batch = self._transactions.run(work)
+        batch.seconds = time.monotonic() - began
+        self.busy_since = None
+        self._report(batch)
 
     def _gather(self, until: float) -> None:
         seen = -1

@@ -147,6 +147,10 @@ class StandIn:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """From now on nothing listens there; may be called twice."""
         self._process.kill()
         self._process.wait()
 

@@ -33,6 +33,10 @@ class RecordingSession:
         self.priority: int | None = None
         self.presence: Element | None = None
         self.interested = False
+        self.sm = None
+        self.managed = self.hibernated = False
+        self.answering = self.active = True
+        self.carbons = False
         self.sent: list[str] = []
         self.closed = ""
         self._host = host
@@ -43,7 +47,7 @@ class RecordingSession:
     def send(self, stanza: Element) -> None:
         self.sent.append(stanza.toXml())
 
-    def send_xml(self, xml: str) -> None:
+    def send_xml(self, xml: str, what: object = None) -> None:
         self.sent.append(xml)
 
     def flushed(self) -> "Deferred[bool]":
@@ -51,6 +55,15 @@ class RecordingSession:
 
     def close(self, condition: str, text: str = "") -> None:
         self.closed = condition
+
+    def hibernate(self) -> None:
+        self.hibernated = True
+
+    def unacknowledged(self) -> list[Any]:
+        return []
+
+    def end(self) -> list[Any]:
+        return []
 
     def says(self, xml: str) -> list[str]:
         """The client sends a stanza; returns what it is sent during that."""

@@ -2,7 +2,7 @@
 What every implementation of the store contracts does.
 
 Each check is a coroutine of a fresh, empty storage: an object with ``accounts``, ``rosters``,
-``registrations``, ``nodes`` and ``messages``. Run all of `CHECKS` on yours::
+``registrations``, ``nodes``, ``messages`` and ``traces``. Run all of `CHECKS` on yours::
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     @pytest_twisted.ensureDeferred
@@ -17,8 +17,15 @@ from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
 from xmpppush.errors import AccountExists, NodeExists, OfflineFull, TooManyNodes, TooManyRegistrations
-from xmpppush.interfaces import IAccountStore, IMessageStore, INodeStore, IRegistrationStore, IRosterStore
-from xmpppush.model import Account, RosterItem, ScramKeys
+from xmpppush.interfaces import (
+    IAccountStore,
+    IMessageStore,
+    INodeStore,
+    IRegistrationStore,
+    IRosterStore,
+    ITraceStore,
+)
+from xmpppush.model import Account, RosterItem, ScramKeys, TraceLimits, TraceNote
 from xmpppush.testing.builders import a_delivery, a_node, a_registration, an_offline_message
 
 Check: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -58,6 +65,7 @@ async def all_stores_provide_their_interfaces(storage: Any) -> None:
     assert verifyObject(IRegistrationStore, storage.registrations)
     assert verifyObject(INodeStore, storage.nodes)
     assert verifyObject(IMessageStore, storage.messages)
+    assert verifyObject(ITraceStore, storage.traces)
 
 
 # Accounts
@@ -106,6 +114,8 @@ async def accounts_take_everything_with_them(storage: Any) -> None:
         await storage.rosters.put(account, RosterItem("carol@localhost"))
         await storage.registrations.put(a_registration(account=account), 5)
         await storage.messages.keep(an_offline_message(account=account), [a_delivery(account=account)], 5)
+    await storage.traces.add([a_note(), a_note(account=BOB)], UNLIMITED)
+    await storage.traces.add([a_note()], UNLIMITED)
     await storage.nodes.create(a_node(), 5)
     await storage.nodes.create(
         a_node(name="bobs", owner=BOB, affiliations={BOB: "owner", ALICE: "member"}), 5
@@ -124,6 +134,8 @@ async def accounts_take_everything_with_them(storage: Any) -> None:
     assert await storage.nodes.affiliated_with(PUBSUB, ALICE) == ()
     assert (await storage.nodes.get(PUBSUB, "bobs")).affiliations == {BOB: "owner"}
     assert [delivery.account for delivery in await storage.messages.queued(0, 9)] == [BOB]
+    assert await storage.traces.of(ALICE, 9) == ()
+    assert len(await storage.traces.of(BOB, 9)) == 1
     assert len(await storage.rosters.get(BOB)) == 1
     assert len(await storage.registrations.of(BOB)) == 1
     assert len(await storage.messages.waiting(BOB)) == 1
@@ -249,6 +261,64 @@ async def registrations_forget_an_error_that_is_still_being_counted(storage: Any
     await storage.registrations.forget_errors(ALICE, PUBSUB, "node-1")
     assert await counting == 1
     assert (await storage.registrations.of(ALICE))[0].errors == 0
+
+
+@check
+async def registrations_are_suspended(storage: Any) -> None:
+    """With a reason and a time, until a success or a new enable; the others are not touched."""
+    other = a_registration(node="other", created=2000.0)
+    await storage.registrations.put(a_registration(), 5)
+    await storage.registrations.put(other, 5)
+    key = (ALICE, PUBSUB, "node-1")
+    await storage.registrations.suspend(*key, "enabled again meanwhile", 5000.0)
+    assert await storage.registrations.of(ALICE) == (a_registration(), other)
+    for revive in (
+        lambda: storage.registrations.forget_errors(*key),
+        lambda: storage.registrations.put(a_registration(), 5),
+    ):
+        await storage.registrations.count_error(*key)
+        await storage.registrations.suspend(*key, "forbidden", 5000.0)
+        suspended = a_registration(errors=1, state="suspended", reason="forbidden", next_try=5000.0)
+        assert await storage.registrations.of(ALICE) == (suspended, other)
+        await revive()
+        assert await storage.registrations.of(ALICE) == (a_registration(), other)
+
+
+@check
+async def registrations_count_what_was_missed(storage: Any) -> None:
+    """At once in memory, on the disk when saved; from nothing again when the device is back."""
+    registrations = storage.registrations
+    for node, resource in (("n1", "phone"), ("n2", "tablet")):
+        await registrations.put(a_registration(node=node, resource=resource), 5)
+    phone, tablet = await registrations.of(ALICE)
+    assert [registrations.count_missed(phone) for _ in range(3)] == [1, 2, 3]
+    assert registrations.count_missed(tablet) == 1
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [0, 0]
+    assert await registrations.save_missed(1) == 1
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [3, 0]
+    assert await registrations.save_missed() == 0
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [3, 1]
+    assert await registrations.device_back(ALICE, "phone") is True
+    assert await registrations.device_back(ALICE, "phone") is False
+    assert await registrations.device_back(BOB, "phone") is False
+    assert registrations.count_missed(tablet) == 2
+    await registrations.save_missed()
+    assert [entry.missed for entry in await registrations.list(ALICE)] == [0, 2]
+    # Whoever enables is there.
+    await registrations.put(tablet, 5)
+    assert registrations.count_missed(tablet) == 1
+
+
+@check
+async def registrations_that_are_gone_are_not_counted_back(storage: Any) -> None:
+    """Saving a count makes no registration, nor does one that was removed come back with it."""
+    await storage.registrations.put(a_registration(), 5)
+    storage.registrations.count_missed(a_registration())
+    await storage.registrations.remove(ALICE, PUBSUB, None)
+    await storage.registrations.save_missed()
+    assert await storage.registrations.of(ALICE) == ()
+    await storage.registrations.put(a_registration(), 5)
+    assert storage.registrations.count_missed(a_registration()) == 1
 
 
 @check
@@ -428,6 +498,49 @@ async def messages_make_room_when_they_are_forgotten(storage: Any) -> None:
 
 
 @check
+async def messages_are_handed_and_forgotten(storage: Any) -> None:
+    """A handed message waits in its place, with its deliveries, whatever the limit; then it is forgotten."""
+    await storage.messages.keep(an_offline_message(xml="<message id='1'/>"), (), 1)
+    handing = [
+        storage.messages.hand(
+            an_offline_message(xml=f"<message id='{number}'/>", push_due=number == 3),
+            [a_delivery(node=f"n{number}")] if number == 2 else (),
+        )
+        for number in (2, 3)
+    ]
+    waiting = await storage.messages.waiting(ALICE)
+    assert [message.xml for message in waiting] == [f"<message id='{number}'/>" for number in (1, 2, 3)]
+    assert [message.push_due for message in waiting] == [False, False, True]
+    (second, (delivery,)), (third, none) = await gatherResults(handing)
+    assert (second, third) == (waiting[1].id, waiting[2].id)
+    assert none == ()
+    assert await storage.messages.queued(0, 9) == (delivery,)
+    assert await raised(OfflineFull, storage.messages.keep(an_offline_message(), (), 3))
+    await storage.messages.forget([second])
+    await storage.messages.keep(an_offline_message(), (), 3)
+    assert [message.id for message in await storage.messages.waiting(ALICE)][:2] == [waiting[0].id, third]
+
+
+@check
+async def messages_have_their_pushes_decided_later(storage: Any) -> None:
+    """Once final no push is due any more; of a message that is gone only the deliveries are kept."""
+    first, _ = await storage.messages.hand(an_offline_message(push_due=True), ())
+    second, _ = await storage.messages.hand(an_offline_message(push_due=True), ())
+    assert [message.id for message in await storage.messages.due(0, 9)] == [first, second]
+    assert [message.id for message in await storage.messages.due(first, 9)] == [second]
+    assert len(await storage.messages.due(0, 1)) == 1
+    (delivery,) = await storage.messages.decided(first, [a_delivery()], False)
+    assert delivery.id > 0
+    assert len(await storage.messages.due(0, 9)) == 2
+    assert await storage.messages.decided(first, (), True) == ()
+    assert [message.id for message in await storage.messages.due(0, 9)] == [second]
+    await storage.messages.forget([second])
+    (another,) = await storage.messages.decided(second, [a_delivery(node="b")], True)
+    assert await storage.messages.due(0, 9) == ()
+    assert await storage.messages.queued(0, 9) == (delivery, another)
+
+
+@check
 async def messages_of_a_removed_account_make_room(storage: Any) -> None:
     """The next one with the JID begins with an empty mailbox."""
     await storage.messages.keep(an_offline_message(), (), 1)
@@ -484,3 +597,90 @@ async def deliveries_are_read_in_pages(storage: Any) -> None:
     assert await storage.messages.queued(kept[1].id, 2) == kept[2:4]
     assert await storage.messages.queued(kept[3].id, 2) == kept[4:]
     assert await storage.messages.queued(kept[4].id, 2) == ()
+
+
+# Traces
+
+UNLIMITED = TraceLimits(0.0, 1_000_000)
+
+
+def a_note(**changes: Any) -> TraceNote:
+    values: dict[str, Any] = {
+        "trace": "t1",
+        "at": 1000.0,
+        "account": ALICE,
+        "node": "node-1",
+        "decision": "accepted",
+        "reason": "no-session",
+        "fields": {"sender": BOB, "message": "m1"},
+    }
+    return TraceNote(**{**values, **changes})
+
+
+@check
+async def traces_come_back_as_they_were(storage: Any) -> None:
+    """By account and by id, in the order of time; nobody else's."""
+    first, second = (
+        a_note(),
+        a_note(at=1001.5, decision="delivered", reason="HTTP 200", fields={"attempt": 2}),
+    )
+    other = a_note(trace="t2", account=BOB)
+    await storage.traces.add([first, other], UNLIMITED)
+    await storage.traces.add([second], UNLIMITED)
+    assert await storage.traces.of(ALICE, 10) == (first, second)
+    assert await storage.traces.of(BOB, 10) == (other,)
+    assert await storage.traces.of("lice@localhost", 10) == ()
+    assert await storage.traces.story("t1") == (first, second)
+    assert await storage.traces.story("t") == ()
+
+
+@check
+async def traces_end_with_the_last_stories(storage: Any) -> None:
+    """Whole ones, also where their notes are far apart."""
+    long = a_note(trace="long", at=1.0)
+    await storage.traces.add([long], UNLIMITED)
+    for at in range(2, 9):
+        await storage.traces.add([a_note(trace=f"t{at}", at=float(at))], UNLIMITED)
+    end = a_note(trace="long", at=9.0, decision="delivered")
+    await storage.traces.add([end], UNLIMITED)
+    notes = await storage.traces.of(ALICE, 2)
+    assert [(note.trace, note.at) for note in notes] == [("long", 1.0), ("t8", 8.0), ("long", 9.0)]
+
+
+@check
+async def traces_take_any_text(storage: Any) -> None:
+    """JIDs and nodes may hold what JSON escapes; what is no Unicode does not cost the other notes."""
+    odd = 'caf\\20\u00e9"@localhost'
+    await storage.traces.add([a_note(account=odd, node='"\\\n'), a_note(node="\udc80")], UNLIMITED)
+    assert [note.node for note in await storage.traces.of(odd, 1)] == ['"\\\n']
+    assert [note.node for note in await storage.traces.of(ALICE, 1)] == ["?"]
+
+
+@check
+async def traces_are_limited_in_number(storage: Any) -> None:
+    """With each write the oldest beyond the limit go."""
+    for number in range(30):
+        notes = [a_note(trace=f"t{number}", at=float(number))] * 10
+        await storage.traces.add(notes, TraceLimits(0.0, 100))
+    notes = await storage.traces.of(ALICE, 100)
+    assert [note.at for note in notes[::10]] == [float(number) for number in range(20, 30)]
+
+
+@check
+async def traces_are_limited_in_age(storage: Any) -> None:
+    """Pruning takes what is too old, however much it is."""
+    for number in range(450):
+        await storage.traces.add([a_note(at=float(number))], UNLIMITED)
+    await storage.traces.prune(TraceLimits(440.0, 1_000_000))
+    assert len(await storage.traces.of(ALICE, 1)) == 10
+    await storage.traces.prune(TraceLimits(1000.0, 1_000_000))
+    assert await storage.traces.of(ALICE, 1) == ()
+    await storage.traces.add([a_note()], UNLIMITED)
+    assert len(await storage.traces.of(ALICE, 1)) == 1
+
+
+@check
+async def traces_travel_with_deliveries(storage: Any) -> None:
+    """The id of the story is in the queue's row."""
+    await storage.messages.keep(None, [a_delivery(trace="t1")], 0)
+    assert [delivery.trace for delivery in await storage.messages.queued(0, 9)] == ["t1"]

@@ -55,6 +55,7 @@ CONDITIONS: Mapping[type[BaseException], Condition] = {
     errors.AccountExists: Condition("conflict", "cancel"),
     errors.Unsupported: Condition("feature-not-implemented", "cancel", "unsupported"),
     errors.LimitReached: Condition("resource-constraint", "wait"),
+    errors.AppServerUnreachable: Condition("remote-server-timeout", "wait"),
     errors.StorageError: Condition("internal-server-error", "wait", told=False),
     errors.DeliveryError: Condition("internal-server-error", "wait", told=False),
     errors.DeviceUnregistered: Condition("item-not-found", "cancel", told=False),

@@ -24,9 +24,28 @@ PUBSUB_NODE_CONFIG = "http://jabber.org/protocol/pubsub#node_config"
 PUBSUB_PUBLISH_OPTIONS = "http://jabber.org/protocol/pubsub#publish-options"
 VERSION = "jabber:iq:version"  # XEP-0092
 OFFLINE = "msgoffline"  # XEP-0160
+SM = "urn:xmpp:sm:3"  # XEP-0198
 PING = "urn:xmpp:ping"  # XEP-0199
 TIME = "urn:xmpp:time"  # XEP-0202
 DELAY = "urn:xmpp:delay"  # XEP-0203
+CARBONS = "urn:xmpp:carbons:2"  # XEP-0280
+FORWARD = "urn:xmpp:forward:0"  # XEP-0297
 HINTS = "urn:xmpp:hints"  # XEP-0334
+CSI = "urn:xmpp:csi:0"  # XEP-0352
 PUSH = "urn:xmpp:push:0"  # XEP-0357
 PUSH_SUMMARY = "urn:xmpp:push:summary"  # XEP-0357 section 7
+CHAT_STATES = "http://jabber.org/protocol/chatstates"  # XEP-0085
+RECEIPTS = "urn:xmpp:receipts"  # XEP-0184
+CARBONS = "urn:xmpp:carbons:2"  # XEP-0280
+CHAT_MARKERS = "urn:xmpp:chat-markers:0"  # XEP-0333
+JINGLE_MESSAGE = "urn:xmpp:jingle-message:0"  # XEP-0353
+STANZA_IDS = "urn:xmpp:sid:0"  # XEP-0359
+ENCRYPTION = "urn:xmpp:eme:0"  # XEP-0380, says how something is encrypted
+OPENPGP_LEGACY = "jabber:x:encrypted"  # XEP-0027
+OPENPGP = "urn:xmpp:openpgp:0"  # XEP-0373
+OMEMO = (
+    "eu.siacs.conversations.axolotl",
+    "urn:xmpp:omemo:0",
+    "urn:xmpp:omemo:1",
+    "urn:xmpp:omemo:2",
+)  # XEP-0384

@@ -70,6 +70,25 @@ def parse_disable(disable: Element) -> Disable:
     return Disable(_pubsub_in(disable), None if node is None else _node_in(node))
 
 
+def revoked_nodes(message: Element, account: str) -> list[str]:
+    """
+    The nodes whose app server tells that ``account`` or its domain may publish no longer (section 8).
+
+    As in the examples of XEP-0357, and as XEP-0060 section 8.9.4 has it with ``<affiliations/>`` around.
+    """
+    nodes: list[str] = []
+    whose = (account, account.partition("@")[2])
+    for pubsub in _children(message, "pubsub"):
+        for place in (pubsub, *_children(pubsub, "affiliations")):
+            for affiliation in _children(place, "affiliation"):
+                if affiliation.getAttribute("affiliation") != "none":
+                    continue
+                node = place.getAttribute("node") or pubsub.getAttribute("node")
+                if node and _bare_in(affiliation) in whose:
+                    nodes.append(node)
+    return nodes
+
+
 def parse_summary(notification: Element) -> PushSummary:
     """The summary form of a ``<notification/>`` (section 7); see `parse_notification`."""
     return parse_notification(notification).summary
@@ -126,6 +145,17 @@ def publish_iq(publish: Publish, id: str) -> Element:
         options = pubsub.addElement("publish-options")
         options.addChild(form_element("submit", PUBSUB_PUBLISH_OPTIONS, publish.options))
     return iq
+
+
+def _children(element: Element, name: str) -> list[Element]:
+    return [child for child in element.elements() if child.uri == PUBSUB and child.name == name]
+
+
+def _bare_in(affiliation: Element) -> str | None:
+    try:
+        return bare_of(affiliation.getAttribute("jid", ""))
+    except BadJid:
+        return None
 
 
 def _pubsub_in(request: Element) -> str:

@@ -1,0 +1,1 @@
+"""No push notifications at night, except for calls."""

@@ -1,0 +1,1 @@
+"""Listeners of type http: health and metrics for operators."""
