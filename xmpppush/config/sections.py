@@ -166,13 +166,22 @@ class BridgeSection:
 
 @frozen
 class FCMPoolSection:
-    """``[mongoosepush:fcm:NAME]``; ``endpoint``: ``host`` or ``host:port`` to use for Google's, or ``""``."""
+    """
+    ``[mongoosepush:fcm:NAME]``.
+
+    Attributes:
+        endpoint: ``host`` or ``host:port`` to use for Google's, or ``""``.
+        connections: Kept open to it at the most.
+        ca_file: What its certificate and the token endpoint's are verified with; ``None``: the system's.
+    """
 
     name: str
     appfile: Path
     mode: str = "prod"
     tags: tuple[str, ...] = ()
     endpoint: str = ""
+    connections: int = 10
+    ca_file: Path | None = None
 
 
 @frozen
@@ -183,6 +192,8 @@ class APNsPoolSection:
     Attributes:
         endpoint: ``host`` or ``host:port`` in place of Apple's, or ``""``.
         use_2197: Port 2197 where ``endpoint`` names none: some networks block 443.
+        connections: HTTP/2 connections, each with as many streams as the other side allows.
+        ca_file: What its certificate is verified with; ``None``: the system's store.
     """
 
     name: str
@@ -196,6 +207,31 @@ class APNsPoolSection:
     tags: tuple[str, ...] = ()
     endpoint: str = ""
     use_2197: bool = False
+    connections: int = 1
+    ca_file: Path | None = None
+
+
+@frozen
+class WebPushPoolSection:
+    """
+    ``[mongoosepush:webpush:NAME]`` (RFC 8030, RFC 8291, RFC 8292).
+
+    Attributes:
+        vapid_key_file: PEM of a P-256 private key.
+        subject: ``mailto:`` or ``https:`` contact that the push services see (RFC 8292 section 2.1).
+        allowed_hosts: Where subscriptions may point, ``*.example.org`` for all below; a subscription comes
+            from a client, and whatever it names would be connected to from here.
+        ca_file: What their certificates are verified with; ``None``: the system's store.
+    """
+
+    name: str
+    vapid_key_file: Path
+    subject: str
+    mode: str = "prod"
+    tags: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    connections: int = 10
+    ca_file: Path | None = None
 
 
 @frozen
@@ -206,13 +242,26 @@ class SandboxSection:
 
 @frozen
 class MongoosePushSection:
-    """``[mongoosepush]``, the embedded push service, and its pools."""
+    """
+    ``[mongoosepush]``, the embedded push service, and its pools.
+
+    Attributes:
+        proxy: ``http://[user:password@]host:port`` towards the providers (CONNECT), or ``""``.
+        max_waiting: Requests of a pool that wait for a free stream or connection; more get 429.
+        tags_optional: May requests without tags use pools with tags?
+        api_keys: File with ``NAME KEY [REQUESTS_PER_SECOND]`` lines; ``None``: no authentication.
+    """
 
     endpoint: str = "ssl:8443:interface=127.0.0.1"
+    proxy: str = field(default="", repr=False)
+    max_waiting: int = 10_000
+    tags_optional: bool = False
+    api_keys: Path | None = None
     certfile: Path | None = None
     keyfile: Path | None = None
     fcm: Mapping[str, FCMPoolSection] = field(factory=dict)
     apns: Mapping[str, APNsPoolSection] = field(factory=dict)
+    webpush: Mapping[str, WebPushPoolSection] = field(factory=dict)
     sandbox: SandboxSection | None = None
 
 
