@@ -142,7 +142,7 @@ class Schedule:
 
     def next(self, now: float) -> Delivery | None:
         """The delivery to send now, ``None`` where that is none."""
-        if self.in_flight >= self._limit:
+        if not self.queued or self.in_flight >= self._limit:
             return None
         best: Lane | None = None
         fewest = self._most
