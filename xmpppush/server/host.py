@@ -42,7 +42,7 @@ from xmpppush.server.rules import (
 from xmpppush.server.sm import StreamManagement
 from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import error_reply
-from xmpppush.xep.xml import to_xml
+from xmpppush.xep.xml import relayed_xml
 
 MAX_REMEMBERED = 10_000  # sessions that are over
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
@@ -323,7 +323,7 @@ class XMPPServer(Service):
         if first and len(sessions) > 1:
             self._copy("received", account, stanza, plan.sessions)
         if plan.sessions:
-            xml = to_xml(stanza)
+            xml = relayed_xml(stanza)
             if kind in ("chat", "normal") and _is_any_managed(plan.sessions) and is_worth_storing(stanza):
                 handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
             what = stanza if kind == "groupchat" else handed
@@ -395,7 +395,7 @@ class XMPPServer(Service):
             if session.carbons and session not in without and session.full != stanza.attributes.get("from")
         ]
         if others and is_copied(stanza, message_type(stanza)):
-            forwarded = to_xml(stanza).replace("<message", f"<message xmlns='{ns.CLIENT}'", 1)
+            forwarded = relayed_xml(stanza).replace("<message", f"<message xmlns='{ns.CLIENT}'", 1)
             for session in others:
                 session.send_xml(
                     f"<message from={quoteattr(account)} to={quoteattr(session.full)} type='chat'>"
