@@ -224,7 +224,8 @@ class MongoosePushBridge(Service):
                 first(TryLater("queued"))
             else:
                 self._firsts[delivery.id] = first
-        self._pump()
+        if schedule.in_flight < schedule.limit:
+            self._pump()
 
     def forget_account(self, account: str) -> None:
         """The account was removed, and its rows with it: send nothing of it that was there before."""
@@ -247,7 +248,7 @@ class MongoosePushBridge(Service):
         schedule, pool = self._schedule, self._pool
         now = self._clock.seconds()
         try:
-            while (delivery := schedule.next(now)) is not None:
+            while schedule.queued and (delivery := schedule.next(now)) is not None:
                 if self._removed and self._is_void(delivery):
                     schedule.finished(delivery, now, answered=False)
                     self._drop(delivery)
@@ -258,13 +259,27 @@ class MongoosePushBridge(Service):
                     continue
                 pool.post(delivery.path, delivery.body).addCallbacks(
                     self._answered, self._failed, (delivery,), errbackArgs=(delivery,)
-                ).addErrback(self._bug)
+                )
         finally:
             self._pumping = False
         if schedule.times and (self._timer is None or schedule.times[0][0] < self._timer_due):
             self._set_timer()
 
+    # The two raise nothing; an errback behind them would cost more than all they do.
+
     def _answered(self, response: Response, delivery: Delivery) -> None:
+        try:
+            self._has_answer(response, delivery)
+        except Exception:
+            self._bug(Failure())
+
+    def _failed(self, failure: Failure, delivery: Delivery) -> None:
+        try:
+            self._has_none(failure, delivery)
+        except Exception:
+            self._bug(Failure())
+
+    def _has_answer(self, response: Response, delivery: Delivery) -> None:
         code, now = response.code, self._clock.seconds()
         error = None if 200 <= code < 300 else outcome_of(code, response.body, response.retry_after)
         if not isinstance(error, TryLater):
@@ -284,20 +299,20 @@ class MongoosePushBridge(Service):
             if isinstance(error, TryLater):
                 self._is_troubled(delivery.service, error)
             self._conclude(delivery, error)
-        if self._schedule.queued:
+        schedule = self._schedule
+        if schedule.queued and schedule.in_flight < schedule.limit:
             self._pump()
         if self._stopped is not None:
             self._check_stopped()
 
-    def _failed(self, failure: Failure, delivery: Delivery) -> None:
+    def _has_none(self, failure: Failure, delivery: Delivery) -> None:
         error = failure.value
         if not isinstance(error, DeliveryError):
             # A bug of ours must not lose the notification; it is tried again, up to its age.
             self._log.failure("request for node {node} failed", failure, node=delivery.node)
             error = TryLater("internal error")
         self._conclude(delivery, error, answered=False)
-        if self._schedule.queued:
-            self._pump()
+        self._pump()
         self._check_stopped()
 
     def _bug(self, failure: Failure) -> None:

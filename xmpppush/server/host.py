@@ -373,10 +373,10 @@ class XMPPServer(Service):
             return None
         # From here on it waits for the disk.
         kept: Deferred[Any] = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallbacks(self._kept, self._not_kept, errbackArgs=(stanza, deliveries, failed)).addErrback(
-            self._push_failed, stanza
+        # They raise nothing; an errback behind them would cost more than they do.
+        return kept.addCallbacks(
+            self._kept, self._not_kept, (stanza,), errbackArgs=(stanza, deliveries, failed)
         )
-        return kept
 
     # Copies for the account's other clients (XEP-0280). Nothing is stored of them.
 
@@ -403,9 +403,12 @@ class XMPPServer(Service):
                     f"</forwarded></{direction}></message>"
                 )
 
-    def _kept(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self._push.enqueue(delivery)  # type: ignore[union-attr]
+    def _kept(self, deliveries: Sequence[Delivery], stanza: Element) -> None:
+        try:
+            for delivery in deliveries:
+                self._push.enqueue(delivery)  # type: ignore[union-attr]
+        except Exception:
+            self._push_failed(Failure(), stanza)
 
     def _not_kept(
         self,
@@ -415,9 +418,12 @@ class XMPPServer(Service):
         failed: Callable[[Failure, Element], None],
     ) -> None:
         error = failure.value
-        if deliveries and isinstance(error, PushError):
-            self._push.dropped(deliveries, error)  # type: ignore[union-attr]
-        failed(failure, stanza)
+        try:
+            if deliveries and isinstance(error, PushError):
+                self._push.dropped(deliveries, error)  # type: ignore[union-attr]
+            failed(failure, stanza)
+        except Exception:
+            self._push_failed(Failure(), stanza)
 
     def _push_failed(self, failure: Failure, stanza: Element) -> None:
         account = stanza["to"].partition("/")[0]

@@ -241,11 +241,18 @@ class StreamParser:
         if self._stopped:
             raise _Stopped
         parser = self._expat
-        self._segment = data
-        self._segment_start = self._fed
+        begun = self._segment
+        self._segment = begun + data if begun else data
+        self._segment_start = self._fed - len(begun)
         self._fed += len(data)
         parser.Parse(data)
-        self._segment = b""
+        begun = b""
+        if self._current is not None:
+            # The stanza's beginning is kept for its 'raw', but no idle client's memory is spent on that.
+            start = self._stanza_start - self._segment_start
+            if start >= 0 and len(self._segment) - start <= _STEP:
+                begun = self._segment[start:]
+        self._segment = begun
         unread = self._fed - parser.CurrentByteIndex
         if unread:
             self._rescanned += unread
@@ -263,12 +270,13 @@ class StreamParser:
             uri, local, prefix = self._qnames[name]
         except KeyError:
             uri, local, prefix = self._qnames[name] = _split(name)
-        for key in attributes:
-            if " " in key:
+        if attributes:
+            if " " in "".join(attributes):
                 attributes = {self._key(key): value for key, value in attributes.items()}
-                break
-        if len(attributes) > MAX_ATTRIBUTES:
-            raise StreamFault("policy-violation", f"an element has {MAX_ATTRIBUTES} attributes at the most")
+            if len(attributes) > MAX_ATTRIBUTES:
+                raise StreamFault(
+                    "policy-violation", f"an element has {MAX_ATTRIBUTES} attributes at the most"
+                )
 
         parent = self._current
         # Faster than Element.__init__, which looks for defaults that are known here.
@@ -351,7 +359,7 @@ class StreamParser:
             raise StreamFault("policy-violation", f"a stanza has {self._max_size} bytes at the most")
         start = self._stanza_start - self._segment_start
         if start >= 0 and self._plain and element.children:
-            element.raw = self._segment[start : end - self._segment_start]
+            element.raw = self._segment[start : end - self._segment_start]  # type: ignore[attr-defined]
         self._stanza_start = end
         self._rescanned = 0
         if self._prefixes:
