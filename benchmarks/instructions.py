@@ -38,9 +38,7 @@ class Counting(Pipeline):
         return run
 
     def _control(self, *what: str) -> None:
-        subprocess.run(
-            ["callgrind_control", *what, str(self._server.pid)], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(["callgrind_control", *what, str(self._server.pid)], check=True, capture_output=True)
 
 
 def count(messages: int) -> float:

@@ -101,14 +101,7 @@ class ServerProcess:
             profile: Run under cProfile, which writes there at the end.
             under: Command that runs it, valgrind for one; then the start takes its time.
         """
-        command = [
-            *under,
-            *([sys.executable] if under else []),
-            str(script("twistd")),
-            "-n",
-            "--pidfile=",
-            "--no_save",
-        ]
+        command = [*under, sys.executable, str(script("twistd")), "-n", "--pidfile=", "--no_save"]
         if profile is not None:
             command += [f"--profile={profile}", "--profiler=cprofile", "--savestats"]
         ours = os.sched_getaffinity(0)
