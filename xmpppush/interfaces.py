@@ -16,6 +16,7 @@ from xmpppush.errors import PushError
 from xmpppush.model import (
     Account,
     Delivery,
+    Device,
     Importance,
     Node,
     Notification,
@@ -204,6 +205,30 @@ class INodeStore(Interface):
 
     def affiliated_with(host: str, jid: str) -> "Deferred[tuple[Node, ...]]":
         """Nodes that know ``jid`` in any affiliation, sorted by name."""
+
+
+class IDeviceStore(Interface):
+    """Devices that registered for an app, behind a write-through cache."""
+
+    def get(host: str, node: str) -> "Device | Deferred[Device | None] | None":
+        """The device of this node; a Deferred only where that is not in memory."""
+
+    def put(device: Device, limit: int) -> "Deferred[Device]":
+        """
+        Add it, or give the one with its host and key its token, data and time.
+
+        Returns:
+            The device as it is now: of one that was there, node and secret stay.
+
+        Raises:
+            LimitReached: It would be number ``limit`` + 1 of its owner for its app.
+        """
+
+    def remove(host: str, key: str) -> "Deferred[bool]":
+        """False where it was not there."""
+
+    def remove_same(device: Device) -> "Deferred[bool]":
+        """Forget it unless it was registered again since it was read."""
 
 
 class IMessageStore(Interface):
@@ -511,6 +536,18 @@ class IPubSub(Interface):
             Forbidden: The sender may not publish there.
             PreconditionNotMet: The node's type wants other publish options.
             InvalidPayload: The node takes no notifications.
+        """
+
+
+class IAppDevices(Interface):
+    """The devices that registered for an app, as the pubsub service asks for them before its own nodes."""
+
+    def accept(publish: Publish) -> "Delivery | Deferred[Delivery | None] | None":
+        """
+        As `IPubSub.accept`; ``None``: there is no such device.
+
+        Raises (or fails with), besides:
+            TryLater: The publisher's domain sent too many.
         """
 
 

@@ -136,6 +136,22 @@ class Notification:
 
 
 @quick
+class Route:
+    """
+    How the app that a device belongs to has its notifications sent; the operator's word, not a client's.
+
+    Attributes:
+        app: Name of its ``[app:NAME]``.
+        tags: Pools of the push service.
+        data: Fields that the app finds in the notification.
+    """
+
+    app: str
+    tags: tuple[str, ...] = ()
+    data: Mapping[str, str] = field(default=NOTHING, repr=False)
+
+
+@quick
 class Publish:
     """
     A notification on its way to an app server (XEP-0357 section 7).
@@ -147,6 +163,7 @@ class Publish:
         options: The publish-options, as in `Registration.options`.
         account: Bare JID whose registration this is, ``""`` where a foreign server publishes.
         trace: Id of its story (`ITrace`), ``""``: none.
+        route: Of a device that registered for an app.
     """
 
     sender: str
@@ -156,6 +173,7 @@ class Publish:
     options: Mapping[str, str] = field(default=NOTHING, repr=False)
     account: str = ""
     trace: str = ""
+    route: Route | None = None
 
 
 @quick
@@ -166,7 +184,7 @@ class Delivery:
     Attributes:
         id: Number of its row, ``0`` before it is stored.
         account, pubsub, node: As in `Publish`.
-        service: ``fcm``, ``apns`` or whatever the registration named.
+        service: ``fcm``, ``apns`` or whatever the registration named; ``fcm@NAME`` of an ``[app:NAME]``.
         path: Request path with version and percent-encoded device id (a secret).
         body: The JSON, UTF-8.
         created: Seconds since the epoch when the message was accepted.
@@ -232,6 +250,41 @@ class Node:
     config: Mapping[str, str] = NOTHING
     affiliations: Mapping[str, str] = NOTHING
     created: float = 0.0
+
+
+@frozen
+class Device:
+    """
+    A device that registered with the app server for an app (docs/registration.rst).
+
+    Attributes:
+        host: JID that it registered with.
+        node: Random; where its notifications are published to.
+        app: Name of the ``[app:NAME]``.
+        way: How it registered: ``p2``, ``appserver`` or ``tigase``.
+        key: Hash of who registered which device; a repeat is recognised by it.
+        owner: Hash of the bare JID that registered it.
+        publisher: Hash of the bare JID that publishes: the owner's, or that of a room.
+        domain: Domain of that JID, whose server publishes.
+        token: The push service knows it by that.
+        secret: Random, given to the owner alone; ``""``: this way has none.
+        data: What its app wants to find in each notification.
+        created, renewed: First and last registration, seconds since the epoch.
+    """
+
+    host: str
+    node: str
+    app: str
+    way: str
+    key: str
+    owner: str
+    publisher: str
+    domain: str
+    token: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+    data: Mapping[str, str] = field(default=NOTHING, repr=False)
+    created: float = 0.0
+    renewed: float = 0.0
 
 
 @frozen

@@ -25,6 +25,9 @@ from xmpppush import __version__
 from xmpppush.admin.health import Check, certificate_checks
 from xmpppush.admin.metrics import Figures
 from xmpppush.admin.site import AdminFactory, AdminResource
+from xmpppush.apps.handler import handlers_for
+from xmpppush.apps.limits import RateLimited
+from xmpppush.apps.service import Apps
 from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.config.sections import Config, ListenSection
 from xmpppush.control import ControlServer, claim
@@ -39,6 +42,7 @@ from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
 from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
+from xmpppush.mod_push_service_mongoosepush.payload import SERVICES
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
 from xmpppush.mongoosepush.sandbox import Sandbox
 from xmpppush.mongoosepush.service import MongoosePush
@@ -131,6 +135,7 @@ class Application(MultiService):
         trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
+        apps: The apps that devices register for, ``None`` without ``[app:NAME]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
     """
@@ -150,6 +155,7 @@ class Application(MultiService):
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
+        self.apps: Apps | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
@@ -180,45 +186,70 @@ class Application(MultiService):
             providers = [self.sandbox] if self.sandbox is not None else []
             self._add(MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor))
 
-        bridge = self._bridge()
+        bridge = self._limited(self._bridge())
         router = Router()
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
         self._add(ControlServer(self, claimed, reactor))
-        self._admin(bridge, certificates)
+        self._admin(self.bridge, certificates)
 
     def _bridge(self) -> MongoosePushBridge | None:
         section = self.config.bridge
         if section is None:
             return None
-        pool = HTTPPool(
-            self.config.http_connections[section.pool_name],
-            self._reactor,
-            max_connections=section.max_http_connections,
-        )
-        self._pools[section.pool_name] = pool
-        self._add(pool)
+        apps = self.config.apps.values()
+        for name in dict.fromkeys((section.pool_name, *(app.pool_name for app in apps if app.pool_name))):
+            self._pools[name] = HTTPPool(
+                self.config.http_connections[name],
+                self._reactor,
+                max_connections=section.max_http_connections,
+            )
+            self._add(self._pools[name])
         bridge = MongoosePushBridge(
             section,
-            pool,
+            self._pools[section.pool_name],
             self.storage.messages,
             self._reactor,
             random.SystemRandom(),
-            self._unregistered,
+            lambda delivery: Deferred.fromCoroutine(self._unregistered(delivery)),
             trace=self.trace,
+            services=tuple(dict.fromkeys((*SERVICES, *(app.service for app in apps)))),
             collapse=self.config.mod_push is None or self.config.mod_push.collapse,
+            pools={
+                f"{app.service}@{app.name}": self._pools[app.pool_name or section.pool_name] for app in apps
+            },
         )
         self._add(bridge)
         self.bridge = bridge
         return bridge
 
-    def _unregistered(self, delivery: Any) -> Any:
-        return self.push.unregistered(delivery) if self.push is not None else None
+    def _limited(self, bridge: MongoosePushBridge | None) -> IPushService | None:
+        """The bridge, with what the apps allow each device before it."""
+        apps = self.config.apps.values()
+        windows = {f"{app.service}@{app.name}": app.rate_limit for app in apps if app.rate_limit}
+        if bridge is None or not windows:
+            return bridge
+        return RateLimited(bridge, self.storage.messages, self._reactor, windows)
+
+    async def _unregistered(self, delivery: Any) -> None:
+        # In this order: the registration is that of the device as long as the device is known.
+        if self.push is not None:
+            await self.push.unregistered(delivery)
+        if self.apps is not None:
+            await self.apps.unregistered(delivery)
 
     def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
         section = self.config.mod_pubsub
         if section is None or bridge is None:
             return None
+        if self.config.apps:
+            self.apps = Apps(
+                tuple(self.config.apps.values()),
+                self.storage.devices,
+                bridge,
+                self._reactor,
+                self.config.server.domains,
+            )
         pubsub = PubSub(
             section,
             self.config.server.domains,
@@ -226,8 +257,9 @@ class Application(MultiService):
             self.storage.messages,
             bridge,
             self._reactor,
+            apps=self.apps,
         )
-        for component in pubsub_components(pubsub, router):
+        for component in pubsub_components(pubsub, router, handlers_for(self.apps, self._reactor)):
             self._add(component)
         return pubsub
 
@@ -263,6 +295,7 @@ class Application(MultiService):
                 suspend_retry=section.suspend_retry,
                 batch_window=section.batch_window,
                 workers=section.workers,
+                virtual_hosts=section.virtual_pubsub_hosts,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace

@@ -437,10 +437,6 @@ def test_problem(problems, text, problem):
         ("[auth]\nregistration = yes", ["[auth] registration"]),
         ("[auth]\nregistration = no", []),
         ("[mod_push]\nbatch_window = 0s\nvirtual_pubsub_hosts =\nplugin_module = defaults", []),
-        (
-            "[mod_push]\nbatch_window = 5s\nvirtual_pubsub_hosts = v.@HOST@\ncollapse = yes",
-            ["[mod_push] virtual_pubsub_hosts"],
-        ),
         ("[mod_push]\nplugin_module = defaults, enhanced, hints\nbatch_window = 5s", []),
     ],
 )

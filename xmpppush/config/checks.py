@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 from xmpppush.config.endpoints import Endpoint, parse_server_endpoint
-from xmpppush.config.sections import Config
+from xmpppush.config.sections import AppSection, Config
 from xmpppush.config.values import BadValue, suggestion
 
 Problem = tuple[str, str]
@@ -22,6 +22,8 @@ def problems_between(config: Config, sections: Collection[str]) -> Iterator[Prob
     yield from _lonely_pools(sections)
     yield from _domains(config)
     yield from _bridge(config)
+    yield from _apps(config)
+    yield from _virtual_hosts(config)
     yield from _passwords(config)
     yield from _ports(config)
 
@@ -68,6 +70,36 @@ def _bridge(config: Config) -> Iterator[Problem]:
         yield "[mod_push_service_mongoosepush] pool_name", f"no section [http_connections:{name}]{hint}"
     if config.bridge.retry_base > config.bridge.retry_cap:
         yield "[mod_push_service_mongoosepush] retry_base", "is longer than retry_cap"
+
+
+def _apps(config: Config) -> Iterator[Problem]:
+    taken: dict[tuple[str, str, str], list[AppSection]] = {}
+    for app in config.apps.values():
+        place = f"[app:{app.name}]"
+        if app.pool_name and app.pool_name not in config.http_connections:
+            hint = suggestion(app.pool_name, config.http_connections)
+            yield f"{place} pool_name", f"no section [http_connections:{app.pool_name}]{hint}"
+        if not (app.p2 or app.appserver or app.tigase or app.push_module):
+            yield place, "no device could register; set one of p2, appserver, tigase, push_module"
+        # Tigase's and fpush's names stand alone, the others' come with a service.
+        names = [("p2", app.service, each) for each in app.p2]
+        names += [("appserver", app.service, "*")] if app.appserver else []
+        names += [("tigase", "", each) for each in app.tigase]
+        names += [("push_module", "", each) for each in app.push_module]
+        for way, service, each in names:
+            for other in taken.setdefault((way, service, each), []):
+                if not app.hosts or not other.hosts or set(app.hosts) & set(other.hosts):
+                    yield f"{place} {way}", f"'{each}' means [app:{other.name}] already"
+            taken[way, service, each].append(app)
+
+
+def _virtual_hosts(config: Config) -> Iterator[Problem]:
+    if config.mod_push is None:
+        return
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub else ()
+    for host in config.mod_push.virtual_pubsub_hosts:
+        if host in (*config.server.domains, *hosts, *(component.jid for component in config.components)):
+            yield "[mod_push] virtual_pubsub_hosts", f"'{host}' is served by itself already"
 
 
 def _passwords(config: Config) -> Iterator[Problem]:

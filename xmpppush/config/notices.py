@@ -36,9 +36,15 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
         yield "[admin]", "has no effect without a listener of type http"
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
+    if config.mod_pubsub is None or config.bridge is None:
+        for name in config.apps:
+            yield f"[app:{name}]", "has no effect without [mod_pubsub] and [mod_push_service_mongoosepush]"
     if config.mod_push is not None:
-        if config.mod_push.virtual_pubsub_hosts:
-            yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
+        if config.mod_push.virtual_pubsub_hosts and config.bridge is None:
+            yield (
+                "[mod_push] virtual_pubsub_hosts",
+                "has no effect without [mod_push_service_mongoosepush]",
+            )
         if not config.server.domains:
             yield "[mod_push]", "has no effect without a served domain"
     if config.mod_pubsub is not None:
@@ -50,5 +56,5 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
                 yield f"[mod_pubsub] plugins '{name}'", NO_EFFECT + hint
         if config.bridge is None:
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
-    elif config.bridge is not None:
+    elif config.bridge is not None and not (config.mod_push and config.mod_push.virtual_pubsub_hosts):
         yield "[mod_push_service_mongoosepush]", "has no effect without [mod_pubsub]"

@@ -21,6 +21,7 @@ from xmpppush.config.notices import PUSH_PLUGINS, notices_of
 from xmpppush.config.sections import (
     AdminSection,
     APNsPoolSection,
+    AppSection,
     AuthSection,
     BridgeSection,
     C2SSection,
@@ -116,7 +117,15 @@ PLAIN_SECTIONS = (
     "admin",
     "limits",
 )
-NAMED_SECTIONS = ("tls", "listen", "component", "http_connections", "mongoosepush:fcm", "mongoosepush:apns")
+NAMED_SECTIONS = (
+    "tls",
+    "listen",
+    "component",
+    "app",
+    "http_connections",
+    "mongoosepush:fcm",
+    "mongoosepush:apns",
+)
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -188,6 +197,10 @@ class _Reader:
             s2s=s2s,
             mod_push=self._optional("mod_push", lambda keys: self._mod_push(keys, server.domains)),
             mod_pubsub=pubsub,
+            apps={
+                app.name: app
+                for app in self._several("app", lambda keys, name: self._app(keys, name, server.domains))
+            },
             http_connections={
                 pool.name: pool
                 for pool in self._several(
@@ -428,6 +441,39 @@ class _Reader:
         keys.finish()
         return section
 
+    def _app(self, keys: Keys, label: str, domains: tuple[str, ...]) -> AppSection | None:
+        default = AppSection(label, "")
+        service = keys.demand("service", choice("fcm", "apns", "webpush"), "one of fcm, apns, webpush")
+        section = AppSection(
+            name=label,
+            service=service or "",
+            hosts=keys.take("host", _hosts(domains, least=0), default.hosts),
+            p2=keys.take("p2", listed(line), default.p2),
+            appserver=keys.take("appserver", boolean, default.appserver),
+            tigase=keys.take("tigase", listed(line), default.tigase),
+            push_module=keys.take("push_module", listed(line), default.push_module),
+            pool_name=keys.take("pool_name", _optional(name), default.pool_name),
+            tags=keys.take("tags", listed(line), default.tags),
+            mode=keys.take("mode", choice("prod", "dev"), default.mode),
+            topic=keys.take("topic", line, default.topic),
+            priority=keys.take("priority", _optional(choice("normal", "high")), default.priority),
+            sound=keys.take("sound", line, default.sound),
+            click_action=keys.take("click_action", line, default.click_action),
+            time_to_live=keys.take("time_to_live", duration("0s", "365d"), default.time_to_live),
+            content=keys.take("content", choice("auto", "full", "generic", "silent"), default.content),
+            domains=keys.take("domains", _hosts(domains, least=0), default.domains),
+            max_devices_per_user=keys.take(
+                "max_devices_per_user", whole(1, MANY), default.max_devices_per_user
+            ),
+            registrations_per_minute=keys.take(
+                "registrations_per_minute", whole(0, MANY), default.registrations_per_minute
+            ),
+            rate_limit=keys.take("rate_limit", duration("0s", "1d"), default.rate_limit),
+            domain_rate=keys.take("domain_rate", whole(0, MANY), default.domain_rate),
+        )
+        keys.finish()
+        return section if service is not None and _is_name(label) else None
+
     def _http_connections(self, keys: Keys, label: str, data_dir: Path) -> HTTPConnectionsSection | None:
         default = HTTPConnectionsSection(label, "")
 
@@ -608,6 +654,11 @@ def _hosts(domains: tuple[str, ...], least: int) -> Callable[[str], tuple[str, .
         return listed(domain, least)(" ".join(hosts))
 
     return convert
+
+
+def _optional(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """What ``parse`` takes, or nothing."""
+    return lambda text: parse(text) if text else ""
 
 
 def _is_name(text: str) -> bool:

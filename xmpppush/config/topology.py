@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xmpppush.config.endpoints import Endpoint, parse_server_endpoint
-from xmpppush.config.sections import Config, ListenSection, TLSSection
+from xmpppush.config.sections import AppSection, Config, ListenSection, TLSSection
 from xmpppush.config.values import BadValue
 
 
@@ -30,6 +30,8 @@ def _lines(config: Config) -> Iterator[str]:
         yield f"component       {component.jid}, attaches to {component.endpoint}"
     yield f"mod_push        {_mod_push(config)}"
     yield f"mod_pubsub      {_mod_pubsub(config)}"
+    for app in config.apps.values():
+        yield f"app             {_app(config, app)}"
     yield f"bridge          {_bridge(config)}"
     for pool in config.http_connections.values():
         if pool.server.startswith("http:"):
@@ -83,6 +85,13 @@ def _mod_pubsub(config: Config) -> str:
     if config.bridge is None:
         return "off, for want of a bridge"
     return f"on: {', '.join(config.mod_pubsub.hosts)}; node types {', '.join(config.mod_pubsub.plugins)}"
+
+
+def _app(config: Config, app: AppSection) -> str:
+    ways = [("p2", app.p2), ("appserver", app.appserver), ("tigase", app.tigase), ("fpush", app.push_module)]
+    pool = app.pool_name or (config.bridge.pool_name if config.bridge else "none")
+    known = ", ".join(name for name, given in ways if given)
+    return f"{app.name}: {app.service} by pool {pool}; registers by {known}"
 
 
 def _bridge(config: Config) -> str:

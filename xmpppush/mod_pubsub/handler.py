@@ -5,7 +5,7 @@ Parse, ask `PubSub`, answer. Every request gets an answer: a child that Wokkel d
 bad-request, an iq nobody takes is service-unavailable. Messages and presence are ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -151,11 +151,17 @@ class PubSubNodes(PubSubResource):
 
 
 class PubSubHandler(PubSubService):
-    """The requests of XEP-0060, and what service discovery tells of nodes."""
+    """
+    The requests of XEP-0060, and what service discovery tells of nodes.
 
-    def __init__(self, pubsub: PubSub) -> None:
+    Args:
+        others: Nodes of service discovery that another handler knows.
+    """
+
+    def __init__(self, pubsub: PubSub, others: Container[str] = ()) -> None:
         super().__init__(PubSubNodes(pubsub))
         self._pubsub = pubsub
+        self._others = others
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._pubsub.answer_waiting()
@@ -190,6 +196,8 @@ class PubSubHandler(PubSubService):
 
     async def _info(self, requester: JID, target: JID, name: str) -> list[Any]:
         check_target(target)
+        if name in self._others:
+            return []
         if name:
             node = await self._pubsub.visible(requester, target.host, name)
             found = [DiscoIdentity("pubsub", "leaf", node.config.get(TITLE)), DiscoFeature(PUBSUB)]
@@ -205,6 +213,8 @@ class PubSubHandler(PubSubService):
 
     async def _items(self, requester: JID, target: JID, name: str) -> list[Any]:
         check_target(target)
+        if name in self._others:
+            return []
         if name:
             await self._pubsub.visible(requester, target.host, name)
             return []  # nothing is kept
@@ -218,10 +228,16 @@ def check_target(target: JID) -> None:
         raise StanzaError("service-unavailable")
 
 
-def handlers(pubsub: PubSub) -> list[XMPPHandler]:
-    """All that a pubsub host answers to, for a component of this or, over XEP-0114, of another server."""
+def handlers(pubsub: PubSub, more: Sequence[XMPPHandler] = ()) -> list[XMPPHandler]:
+    """
+    All that a pubsub host answers to, for a component of this or, over XEP-0114, of another server.
+
+    Args:
+        more: Further ones; what they know in service discovery is in their ``disco_nodes``.
+    """
     return [
-        PubSubHandler(pubsub),
+        PubSubHandler(pubsub, frozenset(node for each in more for node in each.disco_nodes)),
+        *more,
         DiscoHandler(),
         PingHandler(),
         VersionHandler("xmpppush", __version__),
@@ -229,13 +245,20 @@ def handlers(pubsub: PubSub) -> list[XMPPHandler]:
     ]
 
 
-def pubsub_components(pubsub: PubSub, router: IRouter) -> list[IService]:
-    """A component for each of its hosts, each to be given a parent service."""
+def pubsub_components(
+    pubsub: PubSub, router: IRouter, more: Callable[[str], Sequence[XMPPHandler]] = lambda _host: ()
+) -> list[IService]:
+    """
+    A component for each of its hosts, each to be given a parent service.
+
+    Args:
+        more: Further handlers for a host, see `handlers`.
+    """
     components: list[IService] = []
     for host in sorted(pubsub.hosts):
         component = InternalComponent(router, host)
         component.setName(f"pubsub {host}")
-        for handler in handlers(pubsub):
+        for handler in handlers(pubsub, more(host)):
             handler.setHandlerParent(component)
         components.append(component)
     return components

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from xmpppush.config.sections import ModPubsubSection
 from xmpppush.errors import Forbidden, NodeNotFound, PushError, TryLater, Unsupported
-from xmpppush.interfaces import IMessageStore, INodeStore, INodeType, IPubSub, IPushService
+from xmpppush.interfaces import IAppDevices, IMessageStore, INodeStore, INodeType, IPubSub, IPushService
 from xmpppush.jids import JID
 from xmpppush.mod_pubsub.nodetypes import BUILT_IN
 from xmpppush.mod_pubsub.rules import (
@@ -54,6 +54,7 @@ class PubSub:
         clock: IReactorTime,
         random: Random | None = None,
         node_types: Sequence[INodeType] = BUILT_IN,
+        apps: IAppDevices | None = None,
     ) -> None:
         self.hosts = frozenset(section.hosts)
         known = {type.name: type for type in node_types}
@@ -65,12 +66,23 @@ class PubSub:
         self._push_service = push_service
         self._clock = clock
         self._random = random or SystemRandom()
+        self._apps = apps
         self._unanswered: set[Deferred[None]] = set()
 
     # Publishing
 
     def accept(self, publish: Publish) -> "Delivery | Deferred[Delivery]":
         """See `IPubSub.accept`. Once a push: no XML and no coroutine here."""
+        if self._apps is not None:
+            # Before our own nodes: whoever creates one with a device's name gets nothing by it.
+            accepted = self._apps.accept(publish)
+            if isinstance(accepted, Deferred):
+                return accepted.addCallback(lambda found: found or self._accept(publish))
+            if accepted is not None:
+                return accepted
+        return self._accept(publish)
+
+    def _accept(self, publish: Publish) -> "Delivery | Deferred[Delivery]":
         node = self._nodes.known(publish.pubsub, publish.node)
         if node is not None:
             return self._delivery(node, publish)

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
+from xmpppush.batches import Batches
 from xmpppush.coroutines import start
 from xmpppush.errors import AppServerUnreachable, OfflineFull, PushError, StorageError
 from xmpppush.interfaces import (
@@ -25,7 +26,6 @@ from xmpppush.interfaces import (
     ITrace,
 )
 from xmpppush.jids import parse_jid
-from xmpppush.mod_push.batches import Batches
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
 from xmpppush.mod_push.rules import (
     Verdict,
@@ -75,6 +75,8 @@ class Publisher:
         suspend_retry: Seconds until a suspended one is tried again.
         batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
         trace: Told of each decision about a message that a registration concerns.
+        virtual_hosts: Pubsub hosts that there are not: what would be published to any node of them goes
+            straight to the push service, by the options given at enable.
 
     Attributes:
         decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
@@ -100,6 +102,7 @@ class Publisher:
         batch_window: float = 0.0,
         trace: ITrace = NO_TRACE,
         workers: int = 100,
+        virtual_hosts: Iterable[str] = (),
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -115,6 +118,7 @@ class Publisher:
         self._batches = Batches(batch_window, clock, self._send, self._drop) if batch_window else None
         self._trace = trace
         self._workers = Workers(workers)
+        self._virtual_hosts = frozenset(virtual_hosts)
         self._unreachable: set[str] = set()
         self._saving: IDelayedCall | None = None
         self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
@@ -251,6 +255,10 @@ class Publisher:
         self, registration: Registration, notification: Notification, trace: str = ""
     ) -> Delivery | Awaitable[Delivery]:
         """The delivery, or what to await where that takes time: then it takes a worker, too."""
+        if registration.pubsub in self._virtual_hosts and self._push_service is not None:
+            publish = self._publish(registration, notification, trace)
+            delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
+            return delivery
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
         publish = self._publish(registration, notification, trace)
@@ -422,7 +430,7 @@ class Publisher:
             if (
                 (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
                 and registration.created <= delivery.created
-                and self._is_device(registration, delivery)
+                and await self._is_device(registration, delivery)
                 and await self._remove(registration, delivery.trace, "device-gone")
             ):
                 self._log.info(
@@ -431,11 +439,15 @@ class Publisher:
                     node=delivery.node,
                 )
 
-    def _is_device(self, registration: Registration, delivery: Delivery) -> bool:
+    async def _is_device(self, registration: Registration, delivery: Delivery) -> bool:
         """Is the delivery on its way to the device that the registration stands for?"""
         assert self._push_service is not None
         try:
-            now = self._push_service.prepare(self._publish(registration, _EMPTY), delivery.created)
+            if "@" in delivery.service:  # only the app server knows which device that is
+                accepted = self._accept(registration, _EMPTY)
+                now = accepted if isinstance(accepted, Delivery) else await accepted
+            else:
+                now = self._push_service.prepare(self._publish(registration, _EMPTY), delivery.created)
         except PushError:
             return False
         return (now.service, now.path) == (delivery.service, delivery.path)

@@ -9,13 +9,14 @@ What is sent when is the `Schedule`'s decision; here it is carried out.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,6 +54,11 @@ OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "po
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
 First = Callable[[PushError | None], None]
+NO_POOLS: Mapping[str, HTTPPool] = MappingProxyType({})
+
+
+def _not_configured(_path: str, _body: bytes) -> "Deferred[Response]":
+    return fail(TryLater("the app is not configured"))
 
 
 class Losses:
@@ -103,6 +109,7 @@ class MongoosePushBridge(Service):
         capacity: int = CAPACITY,
         trace: ITrace = NO_TRACE,
         collapse: bool = True,
+        pools: Mapping[str, HTTPPool] = NO_POOLS,
     ) -> None:
         """
         Args:
@@ -116,6 +123,7 @@ class MongoosePushBridge(Service):
             trace: Told of each try that failed, and of each outcome.
             collapse: ``[mod_push] collapse``: while a push to a device waits for another try, later ones
                 of its sender replace it.
+            pools: Those of the apps, by `Delivery.service` (``fcm@NAME``).
         """
         self.by_service: Counter[tuple[str, str]] = Counter(
             {(service, outcome): 0 for service in services for outcome in OUTCOMES}
@@ -123,6 +131,7 @@ class MongoosePushBridge(Service):
         self.latency = Histogram(BOUNDS)
         self._policy = RetryPolicy(section.retry_base, section.retry_cap, section.max_attempts, section.ttl)
         self._pool = pool
+        self._pools = pools
         self._messages = messages
         self._clock = clock
         self._random = random
@@ -176,8 +185,9 @@ class MongoosePushBridge(Service):
     @property
     def trouble(self) -> str | None:
         """Why nothing gets through at present, as far as the last answer tells."""
-        if self._pool.trouble:
-            return self._pool.trouble
+        for pool in (self._pool, *self._pools.values()):
+            if pool.trouble:
+                return pool.trouble
         reasons = [
             f"{service}: {outage.reason}"
             for service, outage in sorted(self._outages.items())
@@ -189,12 +199,15 @@ class MongoosePushBridge(Service):
         """The request for this notification; raises `PreconditionNotMet`."""
         target = self._targets.of(publish.options)
         body = body_for(target, publish)
+        service = target.service
+        if publish.route is not None:
+            service = f"{service}@{publish.route.app}"
         return Delivery(
             0,
             publish.account,
             publish.pubsub,
             publish.node,
-            target.service,
+            service,
             target.path,
             body,
             created,
@@ -220,7 +233,7 @@ class MongoosePushBridge(Service):
         if gone:
             self._replaced(gone)
         if first is not None:
-            if schedule.is_held_up(delivery):
+            if delivery.next_try > now or schedule.is_held_up(delivery):
                 first(TryLater("queued"))
             else:
                 self._firsts[delivery.id] = first
@@ -257,13 +270,19 @@ class MongoosePushBridge(Service):
                     schedule.finished(delivery, now, answered=False)
                     self._give_up(delivery, "too old")
                     continue
-                pool.post(delivery.path, delivery.body).addCallbacks(
+                post = pool.post if "@" not in delivery.service else self._post_for_app(delivery.service)
+                post(delivery.path, delivery.body).addCallbacks(
                     self._answered, self._failed, (delivery,), errbackArgs=(delivery,)
                 )
         finally:
             self._pumping = False
         if schedule.times and (self._timer is None or schedule.times[0][0] < self._timer_due):
             self._set_timer()
+
+    def _post_for_app(self, service: str) -> "Callable[[str, bytes], Deferred[Response]]":
+        pool = self._pools.get(service)
+        # Anywhere else its tokens are nobody's business, and the operator may put the app back.
+        return pool.post if pool is not None else _not_configured
 
     # The two raise nothing; an errback behind them would cost more than all they do.
 

@@ -16,6 +16,7 @@ ROSTER_VERSIONING = "urn:xmpp:features:rosterver"  # RFC 6121 section 2.6
 DATA_FORMS = "jabber:x:data"  # XEP-0004
 DISCO_INFO = "http://jabber.org/protocol/disco#info"  # XEP-0030
 DISCO_ITEMS = "http://jabber.org/protocol/disco#items"  # XEP-0030
+COMMANDS = "http://jabber.org/protocol/commands"  # XEP-0050
 PUBSUB = "http://jabber.org/protocol/pubsub"  # XEP-0060
 PUBSUB_OWNER = "http://jabber.org/protocol/pubsub#owner"
 PUBSUB_ERRORS = "http://jabber.org/protocol/pubsub#errors"
