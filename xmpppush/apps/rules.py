@@ -299,6 +299,8 @@ def options_of(app: AppSection, way: str, token: str) -> dict[str, str]:
     content = content_of(app, way)
     if content == "silent":
         options["silent"] = "true"
+        if app.service == "fcm":  # anything less does not wake a phone that sleeps
+            options["priority"] = app.priority or "high"
     elif app.service == "apns":
         options["mutable_content"] = "true"  # the app's extension may put in what is missing
     return {name: value for name, value in options.items() if value}
