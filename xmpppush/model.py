@@ -56,6 +56,71 @@ class Account:
 
 
 @frozen
+class Room:
+    """What a device wants of a room: ``always``, ``mentioned`` (its ``nick`` is) or ``never``."""
+
+    allow: str
+    nick: str = ""
+
+
+@frozen
+class Extensions:
+    """
+    What Tigase's elements in ``<enable/>`` ask for (`xmpppush.xep.tigase`).
+
+    Attributes:
+        key: 16 octets for AES-128-GCM, ``b""``: nothing is encrypted.
+        max_size: Octets that are encrypted at the most.
+        priority: It wants to be told how urgent a notification is.
+        muted: Bare JIDs of whom it wants none.
+        ignore_unknown: It wants none of people who are not in the roster.
+        rooms: Rooms that it wants some of; ``None``: of all of them.
+        jingle: It can ring.
+    """
+
+    key: bytes = field(default=b"", repr=False)
+    max_size: int = 3000
+    priority: bool = False
+    muted: frozenset[str] = frozenset()
+    ignore_unknown: bool = False
+    rooms: Mapping[str, Room] | None = None
+    jingle: bool = False
+
+
+@frozen
+class Call:
+    """A call, as Tigase's notifications tell of it: which step, which call, audio or video."""
+
+    action: str
+    sid: str
+    media: tuple[str, ...] = ()
+
+
+@frozen
+class Encrypted:
+    """What only the device can read: both in base64, the tag at the text's end."""
+
+    iv: str
+    text: str = field(repr=False)
+    voip: bool = False
+
+
+@frozen
+class PushExtras:
+    """
+    What of Tigase's is in a notification.
+
+    Attributes:
+        priority: ``high``, ``low`` or ``""``.
+        encrypted: In place of the summary.
+    """
+
+    priority: str = ""
+    call: Call | None = None
+    encrypted: Encrypted | None = None
+
+
+@frozen
 class Registration:
     """
     One enabled push target of one account (XEP-0357 section 5).
@@ -73,6 +138,7 @@ class Registration:
         reason: Why it is suspended, ``""`` while it is not.
         next_try: When a suspended one is tried again, seconds since the epoch.
         missed: Messages that called for a push since the device was last there, as of the last save.
+        extensions: Its own wishes, in Tigase's words; ``None``: none.
     """
 
     account: str
@@ -86,6 +152,7 @@ class Registration:
     reason: str = ""
     next_try: float = 0.0
     missed: int = 0
+    extensions: Extensions | None = None
 
 
 @frozen
@@ -129,10 +196,12 @@ class Notification:
     Attributes:
         summary: The fields XEP-0357 names.
         extra: Further fields of the summary form, ``var`` to first value; a plugin may add its own.
+        extras: What of Tigase's is beside the form.
     """
 
     summary: PushSummary = PushSummary()
     extra: Mapping[str, str] = field(default=NOTHING, repr=False)
+    extras: PushExtras | None = None
 
 
 @quick

@@ -296,6 +296,7 @@ class Application(MultiService):
                 batch_window=section.batch_window,
                 workers=section.workers,
                 virtual_hosts=section.virtual_pubsub_hosts,
+                rosters=storage.rosters,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace

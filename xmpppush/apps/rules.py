@@ -312,4 +312,4 @@ def shown(notification: Notification, content: str) -> Notification:
         return notification
     count = notification.summary.message_count if content == "generic" else None
     extra = {"priority": "high"} if notification.extra.get("priority") == "high" else {}
-    return Notification(PushSummary(message_count=count), extra)
+    return Notification(PushSummary(message_count=count), extra, notification.extras)

@@ -1,8 +1,9 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from os import urandom
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,10 +23,12 @@ from xmpppush.interfaces import (
     IPushPlugin,
     IPushService,
     IRegistrationStore,
+    IRosterStore,
     ISession,
     ITrace,
 )
 from xmpppush.jids import parse_jid
+from xmpppush.mod_push.extensions import IV_SIZE, extended, left_out_by
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
 from xmpppush.mod_push.rules import (
     Verdict,
@@ -60,6 +63,7 @@ MAX_IN_TRACE = 100  # characters of a stanza id or an address
 
 DECISIONS = ("push", "online", "filtered", "suspended", "unreachable", "refused")
 _EMPTY = Notification()
+_PLUGIN = Importance(True, "plugin")
 
 
 @implementer(IPushDecider)
@@ -77,6 +81,8 @@ class Publisher:
         trace: Told of each decision about a message that a registration concerns.
         virtual_hosts: Pubsub hosts that there are not: what would be published to any node of them goes
             straight to the push service, by the options given at enable.
+        rosters: Who is unknown to an account, for registrations that ask.
+        random_octets: Makes so many of them, for encryption.
 
     Attributes:
         decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
@@ -103,6 +109,8 @@ class Publisher:
         trace: ITrace = NO_TRACE,
         workers: int = 100,
         virtual_hosts: Iterable[str] = (),
+        rosters: IRosterStore | None = None,
+        random_octets: Callable[[int], bytes] = urandom,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -119,6 +127,8 @@ class Publisher:
         self._trace = trace
         self._workers = Workers(workers)
         self._virtual_hosts = frozenset(virtual_hosts)
+        self._rosters = rosters
+        self._random_octets = random_octets
         self._unreachable: set[str] = set()
         self._saving: IDelayedCall | None = None
         self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
@@ -132,12 +142,14 @@ class Publisher:
         if not enabled:
             return ()
         attributes = stanza.attributes
-        publisher, any_suspended = attributes.get("from"), False
+        publisher, any_suspended, any_extended = attributes.get("from"), False, False
         for registration in enabled:
             if registration.pubsub == publisher and self._is_revocation(account, publisher, stanza):
                 return ()
             if registration.state != ACTIVE:
                 any_suspended = True
+            if registration.extensions is not None:
+                any_extended = True
         trace = self._trace.begin()
         note = partial(
             self._trace.note,
@@ -174,6 +186,8 @@ class Publisher:
             self.decisions["filtered"] += len(registrations) - len(wanted)
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
+        if any_extended:
+            wanted = await self._asked_for(account, stanza, importance, wanted, note)
         at_once = False
         if type(importance) is Importance and importance.urgent:
             at_once = True
@@ -182,9 +196,12 @@ class Publisher:
         why = "device-absent" if sessions else "no-session"
         deliveries = []
         for registration in wanted:
-            missed = self._registrations.count_missed(registration)
+            says = counted(notification, self._registrations.count_missed(registration))
+            if registration.extensions is not None:
+                why_so = _importance(importance)
+                says = extended(says, registration.extensions, stanza, why_so, self._random_octets(IV_SIZE))
             try:
-                accepted = self._accept(registration, counted(notification, missed), trace)
+                accepted = self._accept(registration, says, trace)
                 delivery = accepted if isinstance(accepted, Delivery) else await accepted
             except PushError as error:
                 self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
@@ -204,6 +221,31 @@ class Publisher:
         if self._saving is None:
             self._save_soon()
         return tuple(deliveries)
+
+    async def _asked_for(
+        self,
+        account: str,
+        stanza: Element,
+        importance: bool | Importance,
+        registrations: tuple[Registration, ...],
+        note: Callable[..., None],
+    ) -> tuple[Registration, ...]:
+        """Those whose own filters let the message through."""
+        roster: frozenset[str] | None = None
+        if self._rosters is not None and any(
+            each.extensions is not None and each.extensions.ignore_unknown for each in registrations
+        ):
+            roster = frozenset(item.jid for item in await self._rosters.get(account)) | {account}
+        wanted = []
+        for registration in registrations:
+            extensions = registration.extensions
+            why = extensions and left_out_by(extensions, stanza, _importance(importance), roster)
+            if why:
+                self.decisions["filtered"] += 1
+                note(registration.node, Decision.FILTERED, why)
+            else:
+                wanted.append(registration)
+        return tuple(wanted)
 
     def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
         decision, reason = Decision.NOT_STORED, "offline-full"
@@ -489,6 +531,11 @@ class Publisher:
         assert self._push_service is not None
         self._push_service.enqueue(delivery, outcome.callback)
         return await outcome
+
+
+def _importance(answer: bool | Importance) -> Importance:
+    """What a plugin says that says only yes."""
+    return answer if isinstance(answer, Importance) else _PLUGIN
 
 
 def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:

@@ -19,3 +19,7 @@ CREATE TABLE devices (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX devices_of_key ON devices (host, key);
 CREATE INDEX devices_of_owner ON devices (owner, app);
+
+-- What Tigase's elements in <enable/> ask for, as JSON; '': there were none. May hold the key that the device's
+-- notifications are encrypted with.
+ALTER TABLE registrations ADD COLUMN extensions TEXT NOT NULL DEFAULT '';
