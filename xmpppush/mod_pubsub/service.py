@@ -77,15 +77,15 @@ class PubSub:
             # Before our own nodes: whoever creates one with a device's name gets nothing by it.
             accepted = self._apps.accept(publish)
             if isinstance(accepted, Deferred):
-                return accepted.addCallback(lambda found: found or self._accept(publish))
+                return accepted.addCallback(lambda found: found or self._to_node(publish))
             if accepted is not None:
                 return accepted
-        return self._accept(publish)
-
-    def _accept(self, publish: Publish) -> "Delivery | Deferred[Delivery]":
         node = self._nodes.known(publish.pubsub, publish.node)
         if node is not None:
             return self._delivery(node, publish)
+        return self._to_node(publish)
+
+    def _to_node(self, publish: Publish) -> "Deferred[Delivery]":
         return self._node(publish.pubsub, publish.node).addCallback(self._delivery, publish)
 
     def _delivery(self, node: Node | None, publish: Publish) -> Delivery:

@@ -142,14 +142,12 @@ class Publisher:
         if not enabled:
             return ()
         attributes = stanza.attributes
-        publisher, any_suspended, any_extended = attributes.get("from"), False, False
+        publisher, any_suspended = attributes.get("from"), False
         for registration in enabled:
             if registration.pubsub == publisher and self._is_revocation(account, publisher, stanza):
                 return ()
             if registration.state != ACTIVE:
                 any_suspended = True
-            if registration.extensions is not None:
-                any_extended = True
         trace = self._trace.begin()
         note = partial(
             self._trace.note,
@@ -186,8 +184,6 @@ class Publisher:
             self.decisions["filtered"] += len(registrations) - len(wanted)
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
-        if any_extended:
-            wanted = await self._asked_for(account, stanza, importance, wanted, note)
         at_once = False
         if type(importance) is Importance and importance.urgent:
             at_once = True
@@ -198,8 +194,12 @@ class Publisher:
         for registration in wanted:
             says = counted(notification, self._registrations.count_missed(registration))
             if registration.extensions is not None:
-                why_so = _importance(importance)
-                says = extended(says, registration.extensions, stanza, why_so, self._random_octets(IV_SIZE))
+                asked = await self._as_asked_for(registration, says, stanza, importance)
+                if isinstance(asked, str):
+                    self.decisions["filtered"] += 1
+                    note(registration.node, Decision.FILTERED, asked)
+                    continue
+                says = asked
             try:
                 accepted = self._accept(registration, says, trace)
                 delivery = accepted if isinstance(accepted, Delivery) else await accepted
@@ -222,30 +222,22 @@ class Publisher:
             self._save_soon()
         return tuple(deliveries)
 
-    async def _asked_for(
+    async def _as_asked_for(
         self,
-        account: str,
+        registration: Registration,
+        notification: Notification,
         stanza: Element,
         importance: bool | Importance,
-        registrations: tuple[Registration, ...],
-        note: Callable[..., None],
-    ) -> tuple[Registration, ...]:
-        """Those whose own filters let the message through."""
+    ) -> Notification | str:
+        """The notification in the registration's own way, or why its own filters are against it."""
+        extensions, account = registration.extensions, registration.account
+        assert extensions is not None
+        why = importance if isinstance(importance, Importance) else _PLUGIN
         roster: frozenset[str] | None = None
-        if self._rosters is not None and any(
-            each.extensions is not None and each.extensions.ignore_unknown for each in registrations
-        ):
+        if extensions.ignore_unknown and self._rosters is not None:
             roster = frozenset(item.jid for item in await self._rosters.get(account)) | {account}
-        wanted = []
-        for registration in registrations:
-            extensions = registration.extensions
-            why = extensions and left_out_by(extensions, stanza, _importance(importance), roster)
-            if why:
-                self.decisions["filtered"] += 1
-                note(registration.node, Decision.FILTERED, why)
-            else:
-                wanted.append(registration)
-        return tuple(wanted)
+        against = left_out_by(extensions, stanza, why, roster)
+        return against or extended(notification, extensions, stanza, why, self._random_octets(IV_SIZE))
 
     def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
         decision, reason = Decision.NOT_STORED, "offline-full"
@@ -297,11 +289,11 @@ class Publisher:
         self, registration: Registration, notification: Notification, trace: str = ""
     ) -> Delivery | Awaitable[Delivery]:
         """The delivery, or what to await where that takes time: then it takes a worker, too."""
-        if registration.pubsub in self._virtual_hosts and self._push_service is not None:
-            publish = self._publish(registration, notification, trace)
-            delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
-            return delivery
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
+            if registration.pubsub in self._virtual_hosts and self._push_service is not None:
+                publish = self._publish(registration, notification, trace)
+                delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
+                return delivery
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
         publish = self._publish(registration, notification, trace)
         if not self._workers.free:
@@ -531,11 +523,6 @@ class Publisher:
         assert self._push_service is not None
         self._push_service.enqueue(delivery, outcome.callback)
         return await outcome
-
-
-def _importance(answer: bool | Importance) -> Importance:
-    """What a plugin says that says only yes."""
-    return answer if isinstance(answer, Importance) else _PLUGIN
 
 
 def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:

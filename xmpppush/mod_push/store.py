@@ -40,10 +40,10 @@ def select_registrations(cursor: Cursor, account: str | None) -> tuple[Registrat
             pubsub,
             node,
             MappingProxyType(orjson.loads(options)),
-            *rest,
-            extensions=from_json(extensions),
+            *rest[:-1],
+            extensions=from_json(rest[-1]),
         )
-        for account, pubsub, node, options, *rest, extensions in cursor
+        for account, pubsub, node, options, *rest in cursor
     )
 
 
