@@ -36,14 +36,9 @@ def select_registrations(cursor: Cursor, account: str | None) -> tuple[Registrat
     cursor.execute(_ALL) if account is None else cursor.execute(_OF_ACCOUNT, (account,))
     return tuple(
         Registration(
-            account,
-            pubsub,
-            node,
-            MappingProxyType(orjson.loads(options)),
-            *rest[:-1],
-            extensions=from_json(rest[-1]),
-        )
-        for account, pubsub, node, options, *rest in cursor
+            account, pubsub, node, MappingProxyType(orjson.loads(options)), *rest, from_json(extensions)
+        )  # type: ignore[call-arg]  # mypy cannot count what is in rest
+        for account, pubsub, node, options, *rest, extensions in cursor
     )
 
 
