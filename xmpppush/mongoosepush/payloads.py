@@ -4,13 +4,20 @@ What FCM and APNs get for a notification: pure, for the sandbox and for the real
 The requests are those of v3 without ``service``, validated.
 """
 
+import re
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from xmpppush.errors import Refused
 
 Request = Mapping[str, Any]
+
+# A push service keeps a push for so long unless told otherwise: as long as our own queue does.
+WEBPUSH_TTL = 86_400
+_TOPIC = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _APNS_PRIORITIES = {"normal": "5", "high": "10"}
 
@@ -66,7 +73,29 @@ def fcm_message(device_id: str, request: Request) -> dict[str, Any]:
         android["priority"] = request["priority"].upper()
     if "time_to_live" in request:
         android["ttl"] = f"{request['time_to_live']}s"
+    if "collapse_key" in request:
+        android["collapse_key"] = request["collapse_key"]
+    if "analytics_label" in request:
+        android["fcm_options"] = {"analytics_label": request["analytics_label"]}
+    if "channel_id" in request and alert:
+        android["notification"]["channel_id"] = request["channel_id"]
     return {"message": {"token": device_id, "android": android, "data": {}, "notification": {}}}
+
+
+def fcm_size(message: Mapping[str, Any]) -> int:
+    """
+    Octets of what FCM's limit is about: keys and values of the notification and of the data.
+
+    Args:
+        message: Of `fcm_message`.
+    """
+    android = message["message"]["android"]
+    parts = (android["notification"], android.get("data", {}))
+    return sum(
+        len(name.encode()) + len(value.encode("utf-8", "surrogatepass"))
+        for part in parts
+        for name, value in part.items()
+    )
 
 
 def fcm_string(value: object) -> str:
@@ -118,3 +147,37 @@ def _float_string(value: float) -> str:
         return "-0.0" if sign else "0.0"
     shorter = scientific if len(scientific) < len(plain) or abs(value) >= 2**53 else plain
     return ("-" if sign else "") + shorter
+
+
+def webpush_content(request: Request) -> dict[str, Any]:
+    """
+    The JSON that a Web Push client decrypts.
+
+    ``title``, ``body``, ``badge``, ``click_action``, ``tag`` and ``sound`` of the alert where it has them,
+    and ``data`` as it came.
+    """
+    content = {
+        name: request["alert"][name]
+        for name in ("title", "body", "badge", "click_action", "tag", "sound")
+        if name in request.get("alert", ())
+    }
+    if "data" in request:
+        content["data"] = request["data"]
+    return content
+
+
+def webpush_headers(request: Request) -> list[tuple[str, str]]:
+    """
+    What the push service reads itself (RFC 8030 section 5): TTL, and Urgency and Topic where they are said.
+
+    A ``collapse_key`` that cannot be a topic goes by its hash.
+    """
+    headers = [("TTL", str(max(0, request.get("time_to_live", WEBPUSH_TTL))))]
+    if "priority" in request:
+        headers.append(("Urgency", request["priority"]))
+    if "collapse_key" in request:
+        topic = request["collapse_key"]
+        if not _TOPIC.fullmatch(topic):
+            topic = urlsafe_b64encode(sha256(topic.encode("utf-8", "replace")).digest()).decode("ascii")[:32]
+        headers.append(("Topic", topic))
+    return headers
