@@ -68,7 +68,7 @@ class Resolver:
             kind = IPv6Address if ":" in address else IPv4Address
             receiver.addressResolved(kind("TCP", address, portNumber))
         receiver.resolutionComplete()
-        return None
+        return
 
 
 class Reactor:

@@ -277,9 +277,7 @@ def real_proxy(issue):
     service = ScriptedPushService()
     pem = str(issue("provider.example"))
     ports = [
-        reactor.listenSSL(
-            0, service.factory(), DefaultOpenSSLContextFactory(pem, pem), interface="127.0.0.1"
-        )
+        reactor.listenSSL(0, service.factory(), DefaultOpenSSLContextFactory(pem, pem), interface="127.0.0.1")
     ]
     factory = Factory.forProtocol(RealProxy)
     factory.noisy = False

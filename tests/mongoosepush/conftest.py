@@ -113,7 +113,8 @@ class Google:
             usual = 200, {"access_token": f"token-{len(self.grants)}", "expires_in": self.lifetime}, {}
         else:
             self.paths.append(path)
-            self.sends.append((headers, orjson.loads(body)))
+            is_json = headers.get("content-type") == "application/json"
+            self.sends.append((headers, orjson.loads(body) if is_json else body))
             script = self.send_answers
             usual = 200, {"name": "projects/p/messages/1"}, {}
         answer = script.pop(0) if script else usual
@@ -172,7 +173,7 @@ def logged():
     lines = []
 
     def observe(event):
-        if "log_format" in event and event["log_format"]:
+        if event.get("log_format"):
             lines.append(event["log_format"].format(**event))
 
     globalLogPublisher.addObserver(observe)
@@ -197,5 +198,3 @@ def outcome_fixture():
 @pytest.fixture(name="fcm_error")
 def fcm_error_fixture():
     return fcm_error
-
-

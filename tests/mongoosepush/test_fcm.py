@@ -163,9 +163,7 @@ def test_permission_denied(pool_with, google, outcome, clock, logged):
     assert [str(outcome(pool.push(DEVICE, ALERT))) for _ in range(3)] == ["internal_config"] * 3
     assert pool.health().connected == 0
     lines = [line for line in logged if "does not let" in line]
-    assert lines == [
-        "fcm pool default: FCM does not let the account of 'appfile' send (SERVICE_DISABLED)"
-    ]
+    assert lines == ["fcm pool default: FCM does not let the account of 'appfile' send (SERVICE_DISABLED)"]
     clock.advance(30)
     assert pool.health().connected == 1
 

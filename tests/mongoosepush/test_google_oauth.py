@@ -1,5 +1,7 @@
 """Access tokens: got once, renewed early, and what happens when there are none."""
 
+from itertools import pairwise
+
 import jwt
 import orjson
 import pytest
@@ -173,7 +175,7 @@ def test_tries_after_a_failure_grow_apart(tokens, google, clock):
         if len(google.grants) > before:
             times.append(round(clock.seconds() - start))
     assert times[:5] == [2, 5, 11, 23, 47]
-    gaps = [after - before for before, after in zip(times[6:], times[7:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times[6:])]
     assert set(gaps) <= {45, 46}
 
 

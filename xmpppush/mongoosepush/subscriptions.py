@@ -165,7 +165,7 @@ class AllowedHosts:
         host = found["host"]
         if not host.startswith("*."):
             self._exact[(host.strip("[]"), port)] = found["port"] is not None
-        elif "." not in host[2:] or isIPAddress(host[2:]):
+        elif "." not in host[2:] or host[-1].isdigit():
             raise ValueError(f"'{entry}' lets out too much; name a domain of somebody's own")
         else:
             self._below.append((host[1:], port))

@@ -93,11 +93,13 @@ class WebPushPool:
         *,
         endpoints: EndpointFactory | None = None,
         max_waiting: int = 10_000,
+        endpoint_for: Any = None,
     ) -> None:
         """
         Args:
             endpoints: The way to a host through a proxy, which has to judge itself where names lead to.
                 Without, only public addresses are connected to, but for hosts listed with their port.
+            endpoint_for: An `Origin` to the client endpoint for it, for tests.
 
         Raises:
             ConfigError: A key cannot be used, or http_ece is missing; one line.
@@ -130,6 +132,7 @@ class WebPushPool:
                 timeout=REQUEST_TIMEOUT,
                 ca_file=section.ca_file,
                 endpoint_to=way,
+                endpoint_for=endpoint_for,
             )
 
         public = endpoints or endpoint_factory(PublicReactor(reactor), None, REQUEST_TIMEOUT)
