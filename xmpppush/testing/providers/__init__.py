@@ -24,6 +24,7 @@ from xmpppush.testing.providers.credentials import (
 )
 from xmpppush.testing.providers.faults import BadFault, Fault, Faults
 from xmpppush.testing.providers.fcm import FCMEmulator, sign_assertion
+from xmpppush.testing.providers.webpush import Subscription, WebPushEmulator
 from xmpppush.testing.providers.wire import Received
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "Fault",
     "Faults",
     "Received",
+    "Subscription",
+    "WebPushEmulator",
     "make_apns_credentials",
     "make_fcm_credentials",
     "make_test_authority",

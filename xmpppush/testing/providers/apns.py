@@ -168,6 +168,7 @@ class APNsEmulator(Emulator):
         credentials: APNsCredentials | None = None,
         clock: IReactorTime | None = None,
         capacity: int = CAPACITY,
+        host: str = "",
         max_streams: int = 100,
         first_streams: int = 0,
         sandbox: bool = False,
@@ -187,7 +188,7 @@ class APNsEmulator(Emulator):
         """
         self.authority = authority or make_test_authority()
         self.credentials = credentials or make_apns_credentials(self.authority)
-        super().__init__(self.authority.server, clock, capacity)
+        super().__init__(self.authority.server, clock, capacity, host)
         self.max_streams = first_streams or max_streams
         self._final_streams = max_streams
         self.devices: dict[str, Device] = {}
@@ -215,7 +216,7 @@ class APNsEmulator(Emulator):
         try:
             content = self._check(request, headers)
         except Refusal as refusal:
-            return self._refuse(str(refusal), headers, self.token_of(request)), None
+            return self._refuse(str(refusal), headers, request.token), None
         identity = headers.get(b"apns-id") or str(uuid.uuid4()).upper().encode()
         given: tuple[tuple[bytes, bytes], ...] = ((b"apns-id", identity),)
         if self._environment is DEVELOPMENT:
@@ -225,7 +226,7 @@ class APNsEmulator(Emulator):
 
     def refusal(self, request: Request, word: str, retry_after: int) -> Reply:
         reason = USUAL.get(word, word)
-        return self._refuse(reason, dict(request.headers), self.token_of(request), retry_after)
+        return self._refuse(reason, dict(request.headers), request.token, retry_after)
 
     def knows(self, word: str) -> bool:
         return word in REASONS or word in USUAL

@@ -31,6 +31,7 @@ class Emulator:
     Attributes:
         received: The last requests taken, in order, with what they were answered.
         count: How many there were in all.
+        accepted: How many of them were answered with success.
         faults: What goes wrong, and when.
         connections: How many connections there were in all.
         open: Those that there are.
@@ -41,26 +42,30 @@ class Emulator:
     protocols: tuple[bytes, ...] = (HTTP2, HTTP1)
     asks_for_certificate = False
 
-    def __init__(self, server: Credentials, clock: IReactorTime | None, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, server: Credentials, clock: IReactorTime | None, capacity: int = CAPACITY, host: str = ""
+    ) -> None:
         """
         Args:
             server: Its own key and certificate.
             clock: For tokens and delays; by default the reactor that it listens with.
             capacity: How many requests `received` holds.
+            host: The name that clients reach it by; by default the address that it listens on.
         """
         self.received = Kept(capacity)
         self.count = 0
-        self.faults = Faults()
+        self.accepted = 0
+        self.faults = Faults(check=self.check_fault)
         self.connections = 0
         self.open: list[Any] = []
         self.port = 0
         self.interface = ""
+        self.host = host
         self.max_streams = 100
         self.server = server
         self._clock = clock
         self._listening: Any = None
         self._timers: set[IDelayedCall] = set()
-        self._seen = 0
 
     # Starting and stopping.
 
@@ -99,8 +104,14 @@ class Emulator:
     @property
     def endpoint(self) -> str:
         """``host:port``, as the pools' key of that name takes it."""
-        host = f"[{self.interface}]" if ":" in self.interface else self.interface
+        host = self.host or self.interface
+        host = f"[{host}]" if ":" in host else host
         return f"{host}:{self.port}"
+
+    def forget(self) -> None:
+        """Begin counting anew."""
+        self.received.clear()
+        self.count = self.accepted = 0
 
     def go_away(self) -> None:
         """Ask every client to leave, as providers do before maintenance."""
@@ -143,8 +154,9 @@ class Emulator:
             stopped.callback(None)
 
     def received_request(self, request: Request) -> None:
+        request.token = self.token_of(request)
         if self.faults:
-            fault = self.faults.meet(self.token_of(request), self.kind_of(request))
+            fault = self.faults.meet(request.token, self.kind_of(request))
             if fault is not None:
                 self._go_wrong(request, fault)
                 return
@@ -190,9 +202,11 @@ class Emulator:
 
     def _keep(self, request: Request, status: int, reason: str, content: Any = None) -> None:
         self.count += 1
+        if 200 <= status < 300:
+            self.accepted += 1
         self.received.append(
             Received(
-                self.token_of(request),
+                request.token,
                 request.method,
                 request.path,
                 {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers},

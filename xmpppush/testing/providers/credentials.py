@@ -4,14 +4,17 @@ Keys and certificates to go with the emulators: made in memory, or kept in a fol
 They are as the providers hand them out, and good for nothing but the emulators.
 """
 
-from collections.abc import Mapping, Sequence
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -210,38 +213,45 @@ def make_fcm_credentials(project_id: str = PROJECT_ID) -> FCMCredentials:
     return FCMCredentials(key, project_id, f"emulator@{project_id}.iam.gserviceaccount.com")
 
 
+def make_vapid_key() -> ec.EllipticCurvePrivateKey:
+    """What an application server signs with towards Web Push services (RFC 8292)."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 # In a folder.
 
 
 def keep_authority(folder: Path, names: Sequence[str] = LOOPBACK_NAMES) -> Authority:
     """The authority of ``folder``, made there if there is none: clients trust its ``ca.pem`` for good."""
     path = folder / "authority.pem"
-    known = None
-    if path.exists():
-        octets = path.read_bytes()
-        key = load_pem_private_key(octets, None)
-        known = Credentials(key, x509.load_pem_x509_certificate(octets))  # type: ignore[arg-type]
-    made = make_test_authority(names, authority=known)
-    if known is None:
+    with _alone_with(folder):
+        made = make_test_authority(names, authority=_read(path, path) if path.exists() else None)
         write_private(path, _pem(made.authority.key) + made.ca)
         write_private(folder / "ca.pem", made.ca)
     return made
 
 
 def keep_apns_credentials(folder: Path, authority: Authority, topic: str = TOPIC) -> APNsCredentials:
-    """``apns_cert.pem``, ``apns_key.pem`` and ``AuthKey_....p8``; a p8 that is there stays."""
-    p8 = folder / f"AuthKey_{KEY_ID}.p8"
-    key = load_pem_private_key(p8.read_bytes(), None) if p8.exists() else None
-    made = make_apns_credentials(authority, topic, key=key)  # type: ignore[arg-type]
-    write_all(
-        folder,
-        {
-            "apns_cert.pem": made.certificate.certificate.public_bytes(Encoding.PEM),
-            "apns_key.pem": _pem(made.certificate.key),
-            p8.name: made.p8,
-        },
-    )
+    """``apns_cert.pem``, ``apns_key.pem`` and ``AuthKey_....p8``; what is there and still good stays."""
+    cert, own_key, p8 = (folder / name for name in ("apns_cert.pem", "apns_key.pem", f"AuthKey_{KEY_ID}.p8"))
+    with _alone_with(folder):
+        key = load_pem_private_key(p8.read_bytes(), None) if p8.exists() else None
+        made = make_apns_credentials(authority, topic, key=key)  # type: ignore[arg-type]
+        known = _read(own_key, cert) if cert.exists() and own_key.exists() else None
+        if known is not None and _is_of(known, authority, topic):
+            made = evolve(made, certificate=known)
+        write_private(cert, made.certificate.certificate.public_bytes(Encoding.PEM))
+        write_private(own_key, _pem(made.certificate.key))
+        write_private(p8, made.p8)
     return made
+
+
+def _is_of(known: Credentials, authority: Authority, topic: str) -> bool:
+    try:
+        known.certificate.verify_directly_issued_by(authority.authority.certificate)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return topics_of(known.certificate)[:1] == (topic,) and known.expires > datetime.now(UTC) + timedelta(30)
 
 
 def keep_fcm_credentials(folder: Path, project_id: str = PROJECT_ID) -> FCMCredentials:
@@ -255,11 +265,35 @@ def keep_fcm_credentials(folder: Path, project_id: str = PROJECT_ID) -> FCMCrede
     return make_fcm_credentials(project_id)
 
 
+def keep_vapid_key(folder: Path) -> None:
+    """``vapid.pem``; one that is there stays: subscriptions are bound to it."""
+    path = folder / "vapid.pem"
+    with _alone_with(folder):
+        if not path.exists():
+            write_private(path, _pem(make_vapid_key()))
+
+
 def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
     """Readable by their owner alone."""
+    with _alone_with(folder):
+        for name, content in files.items():
+            write_private(folder / name, content)
+
+
+@contextmanager
+def _alone_with(folder: Path) -> Iterator[None]:
+    """A CI job starts several emulators at once, with one folder."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_private(folder / name, content)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(key: Path, certificate: Path) -> Credentials:
+    return Credentials(
+        load_pem_private_key(key.read_bytes(), None),  # type: ignore[arg-type]
+        x509.load_pem_x509_certificate(certificate.read_bytes()),
+    )
 
 
 def _pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:

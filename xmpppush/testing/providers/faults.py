@@ -5,7 +5,7 @@ What an emulator does wrong, and when: a fault is a word and a few ``key=value``
 ``silence token=00ff``, ``delay=0.5``. The same keys as JSON: ``{"what": "503", "times": 10}``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -155,18 +155,41 @@ class Faults:
     Faults that only delay do so beside any other.
     """
 
-    def __init__(self, faults: Iterable[Fault | str] = ()) -> None:
+    def __init__(
+        self, faults: Iterable[Fault | str] = (), check: Callable[[Fault], None] | None = None
+    ) -> None:
+        """
+        Args:
+            check: Raises `BadFault` for what the provider cannot do.
+        """
         self._script: list[_Counted] = []
+        self._check = check
         self.add(*faults)
 
     def __bool__(self) -> bool:
         return bool(self._script)
 
     def add(self, *faults: Fault | str) -> None:
-        """Behind those that there are; each counts from now on."""
-        self._script += [
-            _Counted(parse_fault(fault) if isinstance(fault, str) else fault) for fault in faults
-        ]
+        """
+        Behind those that there are; each counts from now on.
+
+        Raises:
+            BadFault: One makes no sense; none is added.
+        """
+        read = [parse_fault(fault) if isinstance(fault, str) else fault for fault in faults]
+        for fault in read:
+            if self._check is not None:
+                self._check(fault)
+        self._script += [_Counted(fault) for fault in read]
+
+    def replace(self, *faults: Fault | str) -> None:
+        """From now on these; raises like `add`, and then all stays as it was."""
+        known, self._script = self._script, []
+        try:
+            self.add(*faults)
+        except BadFault:
+            self._script = known
+            raise
 
     def clear(self) -> None:
         """From now on nothing goes wrong."""

@@ -135,6 +135,7 @@ class FCMEmulator(Emulator):
         credentials: FCMCredentials | None = None,
         clock: IReactorTime | None = None,
         capacity: int = CAPACITY,
+        host: str = "",
         max_streams: int = 100,
         expires_in: int = 3599,
     ) -> None:
@@ -146,7 +147,7 @@ class FCMEmulator(Emulator):
         """
         self.authority = authority or make_test_authority()
         self.credentials = credentials or make_fcm_credentials()
-        super().__init__(self.authority.server, clock, capacity)
+        super().__init__(self.authority.server, clock, capacity, host)
         self.max_streams = max_streams
         self.expires_in = expires_in
         self.unregistered: set[str] = set()

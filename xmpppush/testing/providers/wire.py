@@ -26,9 +26,10 @@ class Request:
     Attributes:
         headers: In order; names in lower case, without HTTP/2's pseudo-headers.
         stream: The HTTP/2 stream, or how many requests the HTTP/1.1 connection had.
+        token: The device that it is for, ``""`` where that cannot be seen; the emulator fills it in.
     """
 
-    __slots__ = ("body", "connection", "headers", "method", "path", "stream")
+    __slots__ = ("body", "connection", "headers", "method", "path", "stream", "token")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Request:
         self.path = path
         self.headers = headers
         self.body = body
+        self.token = ""
 
     def header(self, name: bytes) -> str:
         """Its first value, ``""`` where there is none."""
