@@ -40,6 +40,7 @@ from xmpppush.server.sasl import derive_keys
 from xmpppush.storage import open_inline
 from xmpppush.storage.migrate import current, upgrade
 from xmpppush.stories import stories_of, told
+from xmpppush.testing.emulate import emulate
 from xmpppush.trace import NO_TRACE, Trace
 
 T = TypeVar("T")
@@ -635,6 +636,9 @@ def demo(once: bool) -> None:
     from xmpppush.demo import run  # slixmpp and asyncio, for this one only
 
     raise SystemExit(run(once=once))
+
+
+main.add_command(emulate)
 
 
 if __name__ == "__main__":
