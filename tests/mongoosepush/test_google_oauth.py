@@ -267,3 +267,11 @@ def test_a_short_lived_token_is_used(google, appfile, clock):
     assert tokens.current == b"Bearer token-1"
     clock.advance(0.8)
     assert tokens.current == b"Bearer token-2"
+
+
+def test_a_new_token_that_worked_is_replaced_at_once(tokens, google):
+    """Revoked within its first minute."""
+    tokens.start()
+    tokens.accepted()
+    tokens.reject(b"Bearer token-1")
+    assert tokens.current == b"Bearer token-2"

@@ -31,7 +31,8 @@ SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_LIFETIME = 3600  # seconds; Google takes no longer one
 MARGIN = 10.0  # seconds before its end from which on a token is not used: the request has to get there
-# A token that is refused at this age or younger is not worth replacing at once: the next would be, too.
+# A token that is refused at this age or younger and never worked is not worth replacing at once: the next
+# one would be refused, too.
 YOUNG = 60.0
 # Seconds between tries after failures; doubled with each, up to the longest where the account is refused
 # and to a fifth of it where the endpoint has a fault.
@@ -207,6 +208,7 @@ class GoogleTokens:
         self._problem: NoToken | None = None
         self._waiting: dict[Deferred[bytes], None] = {}
         self._outage = Outage()
+        self._proven = False
         self._doubted = False
         self._stopped = False
 
@@ -266,7 +268,7 @@ class GoogleTokens:
         if self._renewal is not None:
             return
         self._cancel_timer()
-        if age > YOUNG:
+        if self._proven or age > YOUNG:
             self._renew()
         else:
             self._doubted = True
@@ -274,6 +276,7 @@ class GoogleTokens:
 
     def accepted(self) -> None:
         """FCM took a token."""
+        self._proven = True
         if self._failures and self._problem is None:
             self._failures = 0
             self._doubted = False
@@ -296,6 +299,7 @@ class GoogleTokens:
         token, lifetime = found
         now = self._clock.seconds()
         self._renewal = self._problem = None
+        self._proven = False
         self._token = b"Bearer " + token.encode("ascii")
         self._born, self._ends = now, now + max(lifetime - MARGIN, lifetime / 2)
         self._timer = self._clock.callLater(lifetime * (0.8 + 0.1 * self._random()), self._renew)
