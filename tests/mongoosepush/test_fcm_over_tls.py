@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from xmpppush.config.sections import FCMPoolSection, WebPushPoolSection
 from xmpppush.errors import DeviceUnregistered, Refused, TryLater
@@ -163,6 +164,29 @@ async def test_fcm_with_another_authority(fcm, running, tmp_path):
     assert pool.health().connected == 0
 
 
+def recording_endpoints(asked):
+    """A way out that notes where to; as a proxy's would be."""
+
+    def endpoint(host, port):
+        asked.append((host, port))
+        return TCP4ClientEndpoint(reactor, host, port)
+
+    return endpoint
+
+
+@pytest_twisted.ensureDeferred
+async def test_fcm_by_another_way(fcm, running, ca_file, tmp_path):
+    """Token endpoint and FCM are both reached by the endpoints given, such as a proxy's."""
+    (tmp_path / "account.json").write_bytes(fcm.service_account())
+    section = FCMPoolSection("p", tmp_path / "account.json", endpoint=fcm.endpoint, ca_file=ca_file)
+    asked = []
+    pool = FCMPool(section, reactor, endpoints=recording_endpoints(asked))
+    running.append(pool)
+    await pool.push("device", ALERT)
+    assert set(asked) == {("127.0.0.1", fcm.port)}
+    assert fcm.accepted
+
+
 @pytest.fixture
 def webpush(authority):
     emulator = WebPushEmulator(authority)
@@ -176,7 +200,7 @@ def webpush_pool(running, ca_file, tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     (tmp_path / "vapid.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def make(*allowed_hosts):
+    def make(*allowed_hosts, **options):
         section = WebPushPoolSection(
             "browsers",
             tmp_path / "vapid.pem",
@@ -184,7 +208,7 @@ def webpush_pool(running, ca_file, tmp_path):
             allowed_hosts=allowed_hosts,
             ca_file=ca_file,
         )
-        running.append(WebPushPool(section, reactor))
+        running.append(WebPushPool(section, reactor, **options))
         return running[-1]
 
     return make
@@ -236,3 +260,12 @@ async def test_loopback_has_to_be_listed_with_its_port(webpush, webpush_pool):
     subscription = webpush.subscribe()
     assert str(await error_of(webpush_pool("127.0.0.1"), subscription.json)) == "invalid_request"
     assert webpush.connections == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_webpush_by_another_way(webpush, webpush_pool):
+    """As for FCM."""
+    asked = []
+    pool = webpush_pool(webpush.endpoint, endpoints=recording_endpoints(asked))
+    await pool.push(webpush.subscribe().json, ALERT)
+    assert asked == [("127.0.0.1", webpush.port)]

@@ -56,7 +56,7 @@ def test_the_assertion(appfile, service_account):
         ({"private_key": "-----BEGIN PRIVATE KEY-----"}, "its 'private_key' is no RSA key in PEM"),
         ({"private_key": 7}, "no 'private_key' in it"),
         ({"token_uri": "http://oauth2.example/token"}, "its 'token_uri' is not https"),
-        ({"token_uri": "ftp://x"}, "not an http:// or https:// URL of a server"),
+        ({"token_uri": "ftp://x"}, "its 'token_uri' is no URL"),
     ],
 )
 def test_a_bad_file_is_one_line_with_the_fix(service_account, tmp_path, change, problem):

@@ -97,7 +97,10 @@ def _service_account(content: bytes) -> ServiceAccount:
         key = None
     if not isinstance(key, RSAPrivateKey):
         raise ValueError("its 'private_key' is no RSA key in PEM")
-    origin, _ = parse_origin(found["token_uri"])
+    try:
+        origin, _ = parse_origin(found["token_uri"])
+    except ValueError:
+        raise ValueError("its 'token_uri' is no URL") from None
     if origin.scheme != "https" and origin.host not in _LOOPBACK:
         raise ValueError("its 'token_uri' is not https")
     if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,100}", found["project_id"]):
