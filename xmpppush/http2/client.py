@@ -21,7 +21,6 @@ from xmpppush.http.outage import Outage
 from xmpppush.http.reasons import explain
 from xmpppush.http.responses import BufferedResponse
 from xmpppush.http2.connection import Connection, Exchange
-from xmpppush.http2.framing import Header
 
 MAX_BODY = 64 * 1024
 CONNECT_TIMEOUT = 4.0  # seconds for name, TCP, TLS and the first SETTINGS
@@ -140,9 +139,13 @@ class HTTP2Client:
         """Connect, and stay connected."""
         self._connect()
 
-    def request(self, headers: list[Header], body: bytes) -> "Deferred[BufferedResponse]":
+    def request(self, block: bytes, body: bytes, method: bytes = b"POST") -> "Deferred[BufferedResponse]":
         """
-        Send one request; ``headers`` begin with ``:method`` and the other pseudo-headers, in lower case.
+        Send one request.
+
+        Args:
+            block: All headers, ``:method`` and the other pseudo-headers first, from
+                `xmpppush.http2.framing.pack`.
 
         Raises (fails with):
             Unreachable: There is no connection.
@@ -150,7 +153,7 @@ class HTTP2Client:
         """
         if self._closing:
             return fail(TryLater("stopping"))
-        exchange = Exchange(self, headers, body, self.clock.seconds() + self.timeout)
+        exchange = Exchange(self, method, block, body, self.clock.seconds() + self.timeout)
         connection = self._roomiest()
         if connection is None:
             refusal = self._must_not_wait()

@@ -33,7 +33,7 @@ class Exchange:
     A request and what becomes of it.
 
     Attributes:
-        headers: Pseudo-headers first, names in lower case.
+        block: Headers from `xmpppush.http2.framing.pack`.
         result: Fires with the `BufferedResponse`, or fails with `TryLater`.
         deadline: When it fails at the latest, on the client's clock.
         connection: Where it is in flight, ``None`` while it waits and when it is over.
@@ -42,13 +42,14 @@ class Exchange:
     """
 
     __slots__ = (
+        "block",
         "body",
         "chunks",
         "code",
         "connection",
         "deadline",
         "fields",
-        "headers",
+        "method",
         "owner",
         "result",
         "sent",
@@ -57,9 +58,12 @@ class Exchange:
         "tries",
     )
 
-    def __init__(self, owner: "ConnectionOwner", headers: list[Header], body: bytes, deadline: float) -> None:
+    def __init__(
+        self, owner: "ConnectionOwner", method: bytes, block: bytes, body: bytes, deadline: float
+    ) -> None:
         self.owner = owner
-        self.headers = headers
+        self.method = method
+        self.block = block
         self.body = body
         self.deadline = deadline
         self.result: Deferred[BufferedResponse] = Deferred(self._cancelled)
@@ -181,7 +185,7 @@ class Connection(Protocol):
         exchange.connection = self
         self._exchanges[stream_id] = exchange
         body = exchange.body
-        h2.send_headers(stream_id, exchange.headers, end_stream=not body)
+        h2.send_packed(stream_id, exchange.method, exchange.block, not body)
         if body:
             self._send_body(exchange)
         if stream_id >= LAST_STREAM:

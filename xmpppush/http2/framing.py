@@ -4,7 +4,7 @@ The h2 library, made fit for a client that is busy and wants to lose nothing.
 What is other than in h2 4.4, each with a test: GOAWAY does not end the connection at once (h2 takes no
 answer after it, though RFC 9113 section 6.8 promises those to the streams it names); a new stream does not
 count all open ones; and HPACK (RFC 7541) goes without a dynamic table and writes without Huffman coding,
-which in Python costs more than all the rest of a request.
+so that headers can be packed ahead: in Python their coding costs more than all the rest of a request.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,44 +44,57 @@ def _written_integer(first: int, prefix: int, value: int) -> bytes:
 _LENGTHS = tuple(_written_integer(0, 7, length) for length in range(1024))
 
 
-class FieldWriter:
-    """Packs headers one by one, always as literals; stands in for hpack's ``Encoder``."""
+_names: dict[bytes, bytes] = {}
+
+
+def pack(headers: Iterable[Header]) -> bytes:
+    """
+    Headers as HPACK literals, in order: good on any connection, and in pieces.
+
+    Names are in lower case, pseudo-headers first; values are visible characters and single spaces. Nothing
+    of that is checked here.
+    """
+    parts: list[bytes] = []
+    for name, value in headers:
+        length = len(value)
+        parts += (
+            _names.get(name) or _packed_name(name),
+            _LENGTHS[length] if length < 1024 else _written_integer(0, 7, length),
+            value,
+        )
+    return b"".join(parts)
+
+
+def _packed_name(name: bytes) -> bytes:
+    index = _STATIC_NAMES.get(name)
+    if index is None:
+        packed = bytes((_NEVER_INDEXED,)) + _written_integer(0, 7, len(name)) + name
+    else:
+        packed = _written_integer(_NEVER_INDEXED, 4, index)
+    if len(_names) < _MAX_NAMES:
+        _names[name] = packed
+    return packed
+
+
+class BlockWriter:
+    """Stands in for hpack's ``Encoder``: hands h2 the headers that `pack` made of those it believes in."""
 
     def __init__(self) -> None:
         self.header_table_size = 0  # h2 sets what the peer allows; we use nothing of it
+        self.block = b""
         # Said once, first (RFC 7541 section 4.2), it holds whatever the peer sets later.
         self._before = b"\x20"
-        self._names: dict[bytes, bytes] = {}
 
-    def encode(self, headers: Iterable[Header], huffman: bool = False) -> bytes:
-        parts = [self._before]
-        self._before = b""
-        names = self._names
-        for name, value in headers:
-            length = len(value)
-            parts += (
-                names.get(name) or self._name(name),
-                _LENGTHS[length] if length < 1024 else _written_integer(0, 7, length),
-                value,
-            )
-        return b"".join(parts)
-
-    def _name(self, name: bytes) -> bytes:
-        index = _STATIC_NAMES.get(name)
-        if index is None:
-            packed = bytes((_NEVER_INDEXED,)) + _written_integer(0, 7, len(name)) + name
-        else:
-            packed = _written_integer(_NEVER_INDEXED, 4, index)
-        if len(self._names) < _MAX_NAMES:
-            self._names[name] = packed
-        return packed
+    def encode(self, headers: object) -> bytes:
+        before, self._before = self._before, b""
+        return before + self.block
 
 
 class FieldReader:
     """
     Reads headers packed without a dynamic table, as our SETTINGS demand; stands in for hpack's ``Decoder``.
 
-    Values nobody asked for are skipped: APNs answers each request with an id of its own in Huffman code,
+    Values that nobody asked for are skipped: APNs answers each request with an id of its own in Huffman code,
     and to read that costs more than all other headers.
     """
 
@@ -192,13 +205,19 @@ class ClientConnection(H2Connection):
                 SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_BLOCK,
             },
         )
-        self.encoder = FieldWriter()  # type: ignore[assignment]
+        self._writer = BlockWriter()
+        self.encoder = self._writer  # type: ignore[assignment]
         self.decoder = FieldReader(wanted)  # type: ignore[assignment]
 
     @property
     def open_outbound_streams(self) -> int:
         """All we remember, for those that are over are forgotten at once."""
         return len(self.streams)
+
+    def send_packed(self, stream_id: int, method: bytes, block: bytes, end_stream: bool) -> None:
+        """``send_headers`` for headers from `pack`; h2 itself needs to know but the method."""
+        self._writer.block = block
+        self.send_headers(stream_id, [(b":method", method)], end_stream=end_stream)
 
     def forget(self, stream_id: int) -> None:
         """This stream is over, whichever way."""

@@ -21,7 +21,7 @@ from xmpppush.http.responses import BufferedResponse, parse_retry_after
 from xmpppush.http.tls import client_tls
 from xmpppush.http2.client import HTTP2Client, NoAnswer, QueueFull
 from xmpppush.http2.connection import ALPN
-from xmpppush.http2.framing import Header
+from xmpppush.http2.framing import pack
 from xmpppush.mongoosepush.apns_answers import MEANINGS, OTHER, error_of, read_reason
 from xmpppush.mongoosepush.apns_certificate import client_credentials, label_of, token_key, topic_of
 from xmpppush.mongoosepush.health import PoolHealth
@@ -45,8 +45,7 @@ EndpointFor = Callable[[str, int], IStreamClientEndpoint]
 
 _METHOD = (b":method", b"POST")
 _SCHEME = (b":scheme", b"https")
-_JSON = (b"content-type", b"application/json")
-_ACCEPT = (b"accept", b"application/json")
+_TAIL = pack([(b"content-type", b"application/json"), (b"accept", b"application/json")])
 _VOIP = (b"apns-push-type", b"voip")
 _WANTED = frozenset((b"retry-after",))
 _PLAIN = re.compile(r"[0-9A-Za-z_~-]{1,512}")
@@ -98,11 +97,10 @@ class APNsPool:
             "" if self._certificate is None else topic_of(self._certificate)
         )
         if not is_topic(self.default_topic):
-            raise ConfigError(
-                [f"{label} default_topic: a topic has no spaces and only ASCII characters"]
-            )
+            raise ConfigError([f"{label} default_topic: a topic has no spaces and only ASCII characters"])
         host, port = _address(section)
-        self._authority = (b":authority", _host_header(host))
+        # What all requests have in common; RFC 9113 section 8.3 wants the pseudo-headers first.
+        self._head = pack([_METHOD, _SCHEME, (b":authority", _host_header(host))])
         endpoint = (endpoint_for or self._tcp)(host, port)
         self._client = HTTP2Client(
             label,
@@ -138,46 +136,40 @@ class APNsPool:
 
     def push(self, device_id: str, request: Mapping[str, Any]) -> "Deferred[None]":
         try:
-            headers = [_METHOD, _SCHEME, self._authority, (b":path", path_of(device_id)), _JSON, _ACCEPT]
+            path = path_of(device_id)
             fields = apns_fields(request, self.default_topic, self._clock.seconds())
             body = _json(request)
             if len(body) > MAX_PAYLOAD and (fields[0] != _VOIP or len(body) > MAX_VOIP_PAYLOAD):
                 raise Refused("payload_too_large")
         except Refused as error:
             return fail(error)
-        headers += fields
-        if self._token is None:
-            return self._send(headers, body, None)
-        token = self._token.header()
-        headers.append(token)
-        return self._send(headers, body, token)
+        block = b"".join((self._head, pack(((b":path", path), *fields)), _TAIL))
+        return self._send(block, body, first=True)
 
-    def _send(self, headers: list[Header], body: bytes, token: Header | None) -> "Deferred[None]":
+    def _send(self, block: bytes, body: bytes, first: bool) -> "Deferred[None]":
         """
         Args:
-            token: The last of ``headers``, where another may be tried in its stead.
+            block: All headers but the token's.
+            first: Another token may be tried if this one is refused.
         """
-        answered = self._client.request(headers, body)
+        token = b"" if self._token is None else self._token.header()
+        answered = self._client.request(block + token, body)
         sent: Deferred[None] = answered.addCallbacks(
-            self._answered, self._not_answered, callbackArgs=(headers, body, token)
+            self._answered, self._not_answered, callbackArgs=(block, body, token if first else b"")
         )
         return sent
 
     def _answered(
-        self, response: BufferedResponse, headers: list[Header], body: bytes, token: Header | None
+        self, response: BufferedResponse, block: bytes, body: bytes, token: bytes
     ) -> "Deferred[None] | None":
         if response.code == 200:
             if self._refused:
                 self._accepted()
             return None
         reason = read_reason(response.body)
-        if (
-            reason == "ExpiredProviderToken"
-            and token is not None
-            and self._token is not None
-            and self._token.replace(token)
-        ):
-            return self._send([*headers[:-1], self._token.header()], body, None)
+        expired = reason == "ExpiredProviderToken"
+        if expired and token and self._token is not None and self._token.replace(token):
+            return self._send(block, body, first=False)
         meaning = MEANINGS.get(reason)
         if meaning is not None and meaning.credentials:
             if self._refused != reason:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+from xmpppush.http2.framing import pack
+
 RENEW_AFTER = 50 * 60.0
 MIN_LIFETIME = 20 * 60.0
 
@@ -26,25 +28,24 @@ class ProviderToken:
         self._now = now
         self._issued = 0.0
         self._renewed = float("-inf")
-        self._header: tuple[bytes, bytes] | None = None
+        self._header = b""
 
-    def header(self) -> tuple[bytes, bytes]:
-        """The request header, the same object until the token is renewed."""
+    def header(self) -> bytes:
+        """The request header, packed."""
         now = self._now()
         # A clock that was set back makes a token of the future, which Apple takes for expired, too.
-        if self._header is None or not 0 <= now - self._issued < RENEW_AFTER:
+        if not self._header or not 0 <= now - self._issued < RENEW_AFTER:
             self._make(now)
-        assert self._header is not None
         return self._header
 
-    def replace(self, refused: tuple[bytes, bytes]) -> bool:
+    def replace(self, refused: bytes) -> bool:
         """
         Apple finds this one expired; is there another, or may there be one?
 
         A clock that runs wrong makes them expire early, and no new one helps then: after one that came too
         soon there is none for twenty minutes.
         """
-        if self._header is not refused:
+        if self._header != refused:
             return True
         now = self._now()
         if 0 <= now - self._renewed < MIN_LIFETIME:
@@ -53,9 +54,9 @@ class ProviderToken:
         return True
 
     def _make(self, now: float) -> None:
-        if self._header is not None:
+        if self._header:
             self._renewed = now
         claims = {"iss": self._team_id, "iat": int(now)}
         token = jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._key_id})
-        self._header = (b"authorization", b"bearer " + token.encode("ascii"))
+        self._header = pack([(b"authorization", b"bearer " + token.encode("ascii"))])
         self._issued = now
