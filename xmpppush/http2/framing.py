@@ -8,10 +8,12 @@ so that headers can be packed ahead: in Python their coding costs more than all 
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, Event
+from h2.exceptions import FrameTooLargeError
 from h2.settings import SettingCodes, Settings
 from hpack.exceptions import HPACKDecodingError, OversizedHeaderListError
 from hpack.huffman_table import decode_huffman
@@ -213,6 +215,14 @@ class ClientConnection(H2Connection):
     def open_outbound_streams(self) -> int:
         """All we remember, for those that are over are forgotten at once."""
         return len(self.streams)
+
+    def receive_data(self, data: Any) -> list[Event]:
+        """h2 waits for all of a frame before it finds it too long; 16 MB would be kept until then."""
+        found = super().receive_data(data)
+        rest = self.incoming_buffer._data
+        if len(rest) >= 3 and int.from_bytes(rest[:3], "big") > self.max_inbound_frame_size:
+            raise FrameTooLargeError("frame is too long")
+        return found
 
     def send_packed(self, stream_id: int, method: bytes, block: bytes, end_stream: bool) -> None:
         """``send_headers`` for headers from `pack`; h2 itself needs to know but the method."""
