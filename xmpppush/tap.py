@@ -26,7 +26,7 @@ from xmpppush.admin.health import Check, certificate_checks
 from xmpppush.admin.metrics import Figures
 from xmpppush.admin.site import AdminFactory, AdminResource
 from xmpppush.certificates import CertificateStore, write_private
-from xmpppush.config.sections import Config, ListenSection
+from xmpppush.config.sections import EMBEDDED, Config, ListenSection, MongoosePushSection
 from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
@@ -39,7 +39,10 @@ from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
 from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
+from xmpppush.mod_push_service_mongoosepush.payload import SERVICES
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.mongoosepush.embedded import EmbeddedPool
+from xmpppush.mongoosepush.pools import make_pools
 from xmpppush.mongoosepush.sandbox import Sandbox
 from xmpppush.mongoosepush.service import MongoosePush
 from xmpppush.notify import READY, STOPPING, notify
@@ -131,6 +134,7 @@ class Application(MultiService):
         trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
+        push_service: MongoosePush's API, ``None`` without ``[mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
     """
@@ -150,12 +154,13 @@ class Application(MultiService):
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
+        self.push_service: MongoosePush | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
         self._resources = Resources()
         self._traffic = Traffic()
-        self._pools: dict[str, HTTPPool] = {}
+        self._pools: dict[str, HTTPPool | EmbeddedPool] = {}
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -177,8 +182,11 @@ class Application(MultiService):
         if config.mongoosepush is not None:
             if config.mongoosepush.sandbox is not None:
                 self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
-            providers = [self.sandbox] if self.sandbox is not None else []
-            self._add(MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor))
+            pools = make_pools(config.mongoosepush, reactor)
+            self._add(pools)
+            providers = [pools, self.sandbox] if self.sandbox is not None else [pools]
+            self.push_service = MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor)
+            self._add(self.push_service)
 
         bridge = self._bridge()
         router = Router()
@@ -191,11 +199,12 @@ class Application(MultiService):
         section = self.config.bridge
         if section is None:
             return None
-        pool = HTTPPool(
-            self.config.http_connections[section.pool_name],
-            self._reactor,
-            max_connections=section.max_http_connections,
-        )
+        where = self.config.http_connections[section.pool_name]
+        pool: HTTPPool | EmbeddedPool
+        if where.server == EMBEDDED and self.push_service is not None:
+            pool = EmbeddedPool(where.name, self.push_service.notifications)
+        else:
+            pool = HTTPPool(where, self._reactor, max_connections=section.max_http_connections)
         self._pools[section.pool_name] = pool
         self._add(pool)
         bridge = MongoosePushBridge(
@@ -205,6 +214,7 @@ class Application(MultiService):
             self._reactor,
             random.SystemRandom(),
             self._unregistered,
+            services=services_to(self.config.mongoosepush),
             trace=self.trace,
             collapse=self.config.mod_push is None or self.config.mod_push.collapse,
         )
@@ -327,6 +337,8 @@ class Application(MultiService):
             figures.decisions = self.push.decisions
         if bridge is not None:
             figures.notifications, figures.latency = bridge.by_service, bridge.latency
+        if self.push_service is not None:
+            figures.collectors = (self.push_service.notifications.collector,)
         throttle, _ = throttles_for(config.auth)  # one of its own: who guesses here does not log in there
         resource = AdminResource(
             config.admin, figures, self.storage.row_counts, throttle, network_of, reactor
@@ -408,6 +420,13 @@ def collect_garbage_less_often() -> None:
 def direct_options(certificates: CertificateStore) -> IOpenSSLServerConnectionCreator:
     """For direct TLS; without a served domain only listeners of type http use it."""
     return certificates.sni_options(() if certificates.domains else ("localhost",))
+
+
+def services_to(section: MongoosePushSection | None) -> tuple[str, ...]:
+    """What a registration may name as ``service``: MongoosePush's two, and Web Push where we have it."""
+    if section is not None and (section.webpush or "webpush" in getattr(section.sandbox, "services", ())):
+        return (*SERVICES, "webpush")
+    return SERVICES
 
 
 def services_of(domain: str, hosts: Iterable[str]) -> list[str]:

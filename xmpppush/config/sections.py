@@ -131,6 +131,10 @@ class ModPubsubSection:
     access_createnode: str = "all"
 
 
+EMBEDDED = "embedded:"
+"""As ``server`` of ``[http_connections:NAME]``: the ``[mongoosepush]`` of this process, without HTTP."""
+
+
 @frozen
 class HTTPConnectionsSection:
     """

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
+from xmpppush.http.proxy import parse_proxy
 from xmpppush.jids import BadJid, parse_jid
 
 T = TypeVar("T")
@@ -211,6 +212,15 @@ def host_and_port(text: str) -> str:
     if not _is_address(text, needs_port=True):
         raise BadValue("is no 'host:port' such as 127.0.0.1:5270 or [::1]:5270")
     return text.lower()
+
+
+def proxy_url(text: str) -> str:
+    """``http://[user:password@]host:port``, or nothing; what is wrong is told without the password."""
+    try:
+        parse_proxy(text)
+    except ValueError as error:
+        raise BadValue(f"cannot be used: {error}") from None
+    return text
 
 
 def optional_address(text: str) -> str:

@@ -11,7 +11,7 @@ What is sent when is the `Schedule`'s decision; here it is carried out.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import evolve
 from twisted.application.service import Service
@@ -33,7 +33,7 @@ from xmpppush.errors import (
     Unreachable,
 )
 from xmpppush.http.outage import QUIET, Outage
-from xmpppush.http_connections import HTTPPool, Response
+from xmpppush.http_connections import Response
 from xmpppush.interfaces import IMessageStore, IPushService, ITrace
 from xmpppush.metrics import Histogram
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
@@ -51,6 +51,16 @@ STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
 OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "postponed")
 # Seconds: from a push service next door to one that was down for a night.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
+
+
+class RequestPool(Protocol):
+    """What of an `HTTPPool` the bridge needs."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    def post(self, path: str, body: bytes) -> "Deferred[Response]": ...
+
 
 First = Callable[[PushError | None], None]
 
@@ -93,7 +103,7 @@ class MongoosePushBridge(Service):
     def __init__(
         self,
         section: BridgeSection,
-        pool: HTTPPool,
+        pool: RequestPool,
         messages: IMessageStore,
         clock: Any,
         random: Random,
@@ -106,7 +116,8 @@ class MongoosePushBridge(Service):
     ) -> None:
         """
         Args:
-            pool: The ``[http_connections]`` pool that ``pool_name`` names.
+            pool: The ``[http_connections]`` pool that ``pool_name`` names: an `HTTPPool` or what does as
+                one for a push service in this process.
             clock: The reactor; its seconds are those of `Delivery.created`.
             random: Spreads the retries.
             on_unregistered: Told of each delivery whose device is gone; the delivery is settled behind it,

@@ -312,7 +312,10 @@ def error_of(code: int, word: str, after: float | None) -> DeliveryError:
     A word that nobody knows goes by the status: ours to mend (4xx), or Google's (5xx).
     """
     kind, text = OUTCOMES.get(word) or _by_status(code)
-    return TryLater(text, after) if kind is TryLater else kind(text)
+    error = TryLater(text, after) if kind is TryLater else kind(text)
+    if word in OUTCOMES:
+        error.provider_word = word
+    return error
 
 
 def _by_status(code: int) -> tuple[type[DeliveryError], str]:

@@ -39,6 +39,9 @@ REQUEST_TIMEOUT = 60.0
 LINGER = 5.0
 
 
+JSON = b"application/json; charset=utf-8"
+
+
 @frozen
 class HTTPRequest:
     """
@@ -57,11 +60,12 @@ class HTTPRequest:
 
 @frozen
 class Answer:
-    """An HTTP answer with a JSON body; ``headers`` are those besides the usual ones."""
+    """An HTTP answer, mostly of JSON; ``headers`` are those besides the usual ones."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: bytes = JSON
 
 
 Handler = Callable[[HTTPRequest], "Answer | Deferred[Answer]"]
@@ -359,6 +363,7 @@ class HTTPServerFactory(ServerFactory[HTTPServerProtocol]):
             answer.status,
             _PHRASES[answer.status],
             self._date_header(),
+            answer.content_type,
             self._request_id(request),
             extra.encode("latin-1"),
             len(answer.body),
@@ -381,7 +386,7 @@ _ANSWER = (
     b"server: xmpppush\r\n"
     b"date: %b\r\n"
     b"cache-control: max-age=0, private, must-revalidate\r\n"
-    b"content-type: application/json; charset=utf-8\r\n"
+    b"content-type: %b\r\n"
     b"x-request-id: %b\r\n"
     b"%b"
     b"content-length: %d\r\n\r\n%b"
