@@ -109,6 +109,7 @@ class HTTP2Client:
         self._retry: IDelayedCall | None = None
         self._resend: IDelayedCall | None = None
         self._failures = 0
+        self._short = 0  # connections in a row that did not last
         self._tried = float("-inf")
         self._outage = Outage()
         self._closing = False
@@ -349,12 +350,11 @@ class HTTP2Client:
             return
         if reason:
             self._log.info("{name}: {reason}; connecting anew", name=self._name, reason=reason)
-        # At once: it worked until now. Who connects and is sent away each time waits longer and longer.
+        # At once: it worked until now. Whoever takes us and sends us away each time is asked less and less.
+        self._short = self._short + 1 if self.clock.seconds() - self._tried < MIN_PAUSE else 0
         if self._retry is None:
-            self._retry = self.clock.callLater(self._pause_after_loss(), self._connect)
-
-    def _pause_after_loss(self) -> float:
-        return 0.0 if self.clock.seconds() - self._tried >= MIN_PAUSE else FIRST_PAUSE
+            pause = 0.0 if self._short < 2 else min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._short - 2, 10))
+            self._retry = self.clock.callLater(pause, self._connect)
 
     def lost(self, connection: Connection) -> None:
         self._leaving.discard(connection)
