@@ -6,7 +6,7 @@ Whatever version asks, what comes out is the body of v3 with real numbers and bo
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -176,8 +176,16 @@ def _is_integer(_checker: object, value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _pattern(_validator: object, pattern: str, value: object, _schema: Schema) -> Iterator[ValidationError]:
+    """Python's ``$`` also matches before a line break at the end, that of JSON Schema does not."""
+    if isinstance(value, str) and not re.fullmatch(pattern, value):
+        yield ValidationError("does not match")
+
+
 _Validator = extend(
-    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+    Draft202012Validator,
+    {"pattern": _pattern},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )
 
 
@@ -217,7 +225,7 @@ _MEASURES: Mapping[str, Callable[[str], object]] = {
     "thread_id": lambda text: 0 < len(text) <= MAX_LABEL,
     "collapse_key": lambda text: 0 < len(text) <= MAX_LABEL,
     "channel_id": lambda text: 0 < len(text) <= MAX_LABEL,
-    "analytics_label": lambda text: re.search(ANALYTICS_LABEL, text) is not None,
+    "analytics_label": lambda text: re.fullmatch(ANALYTICS_LABEL, text) is not None,
 }
 
 
@@ -236,11 +244,11 @@ def _shape_of_field(name: str, value: object) -> object:
         if name in _WORDS:
             return value
         measure = _MEASURES.get(name)
-        return str if measure is None else measure(value)  # type: ignore[arg-type]
+        return str if measure is None else (str, measure(value))  # type: ignore[arg-type]
     if kind is int:
         if name == "apns_expiration":
-            return 0 <= value <= YEAR_9999  # type: ignore[operator]
-        return -(2**31) <= value < 2**31  # type: ignore[operator]
+            return (int, 0 <= value <= YEAR_9999)  # type: ignore[operator]
+        return (int, -(2**31) <= value < 2**31)  # type: ignore[operator]
     if kind is dict and name == "alert":
         return (dict, shape_of(value))  # type: ignore[arg-type]
     if kind is list:
