@@ -34,7 +34,7 @@ allow_plain_without_tls = yes
 [mod_pubsub]
 
 [http_connections:mongoose_push_http]
-server = http://127.0.0.1:{sink_port}
+server = {push_service}
 connections = {connections}
 
 [mod_push_service_mongoosepush]
@@ -42,6 +42,7 @@ pool_name = mongoose_push_http
 api_version = {api_version}
 max_http_connections = {connections}
 
+{more}
 [limits]
 c2s_stanzas_per_second = 0
 connections_per_address = 10000
@@ -72,11 +73,17 @@ class ServerFailed(Exception):
 class ServerProcess:
     """``twistd -n xmpppush`` on a configuration of its own in ``folder``."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, object],
+        environ: Mapping[str, str],
+        template: str = SERVER_INI,
+    ) -> None:
         self.port = free_port()
         self._folder = folder
         self._ini = folder / "server.ini"
-        self._ini.write_text(SERVER_INI.format(domain=DOMAIN, port=self.port, **settings), encoding="utf-8")
+        self._ini.write_text(template.format(domain=DOMAIN, port=self.port, **settings), encoding="utf-8")
         self._log = folder / "server.log"
         self._environ = {**os.environ, **environ}
         self._process: subprocess.Popen[bytes] | None = None

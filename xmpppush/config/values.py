@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
-from xmpppush.http.proxy import parse_proxy
 from xmpppush.jids import BadJid, parse_jid
 
 T = TypeVar("T")
@@ -216,6 +215,9 @@ def host_and_port(text: str) -> str:
 
 def proxy_url(text: str) -> str:
     """``http://[user:password@]host:port``, or nothing; what is wrong is told without the password."""
+    # Not above: http/ needs certificates, which need the configuration's sections.
+    from xmpppush.http.proxy import parse_proxy
+
     try:
         parse_proxy(text)
     except ValueError as error:

@@ -10,7 +10,7 @@ from h2.exceptions import H2Error
 from hyperframe.exceptions import HyperframeError
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -172,6 +172,9 @@ class Connection(Protocol):
 
     def _begin(self) -> None:
         self._begun = True
+        if ITCPTransport.providedBy(self.transport):
+            # Requests are small: Nagle would hold each back until the one before is acknowledged.
+            self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
         self._h2.initiate_connection()
         self._write()
