@@ -124,6 +124,24 @@ def test_a_message_that_is_no_push():
     assert world.deliveries(MESSAGE.replace("<body>Hi</body>", "")) == ()
 
 
+def test_a_plugin_is_asked_once():
+    """What it answers may cost it something, or change."""
+
+    class Counting:
+        name = "counting"
+        asked = 0
+
+        def should_publish(self, account, stanza):
+            self.asked += 1
+            return True
+
+    plugin = Counting()
+    world = World(Chain([plugin]))
+    world.enabled()
+    assert len(world.deliveries()) == 1
+    assert plugin.asked == 1
+
+
 def test_what_leaves_the_server_is_the_operators_choice():
     """[mod_push] include_body, include_sender and hidden_body_text."""
     world = World(privacy=Privacy(include_body=False, include_sender=False, hidden_body_text="Psst"))

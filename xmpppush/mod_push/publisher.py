@@ -1,7 +1,7 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,6 +30,7 @@ from xmpppush.mod_push.rules import (
     counted,
     is_waiting,
     sender_of,
+    still_to_tell,
     to_notify,
     urgent,
     verdict_on,
@@ -117,9 +118,18 @@ class Publisher:
         self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
 
     async def deliveries_for(
-        self, account: str, stanza: Element, sessions: Mapping[str, ISession]
+        self,
+        account: str,
+        stanza: Element,
+        sessions: Mapping[str, ISession],
+        pushed: Collection[tuple[str, str]] = (),
+        have: Collection[str] = (),
     ) -> tuple[Delivery, ...]:
         enabled = await self._registrations.of(account)
+        told_before: Sequence[Registration] = ()
+        if pushed or have:
+            told_before = [each for each in enabled if (each.pubsub, each.node) in pushed]
+            enabled = still_to_tell(enabled, pushed, have, self._notify)
         if not enabled:
             return ()
         publisher, any_suspended = stanza.attributes.get("from"), False
@@ -134,6 +144,8 @@ class Publisher:
         def note(node: str, decision: Decision, reason: str) -> None:
             self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
 
+        for registration in told_before:
+            note(registration.node, Decision.FILTERED, "told-before")
         registrations = to_notify(enabled, sessions, self._notify)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
@@ -147,9 +159,7 @@ class Publisher:
             self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
             return ()
-        notification = None
-        if self._plugin.should_publish(account, stanza):
-            notification = self._plugin.prepare_notification(account, stanza)
+        notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
             self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, "plugin")
@@ -193,14 +203,10 @@ class Publisher:
             self._save_soon()
         return tuple(deliveries)
 
-    def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
-        decision, reason = Decision.NOT_STORED, "offline-full"
-        if error is None:
-            decision, reason = Decision.FILTERED, "told-before"
-        elif not isinstance(error, OfflineFull):
-            reason = told(error)
+    def dropped(self, deliveries: Iterable[Delivery], error: Exception) -> None:
+        reason = "offline-full" if isinstance(error, OfflineFull) else told(error)
         for delivery in deliveries:
-            self._trace.note(delivery.trace, delivery.account, delivery.node, decision, reason)
+            self._trace.note(delivery.trace, delivery.account, delivery.node, Decision.NOT_STORED, reason)
 
     def _without_waiting(self, registrations: tuple[Registration, ...]) -> tuple[Registration, ...]:
         """Those that are not suspended; the others' devices miss the message all the same."""

@@ -1,6 +1,6 @@
 """Is this a push, for which registrations, and what do errors mean: pure decisions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum, auto
 from typing import Protocol
 
@@ -215,6 +215,26 @@ def to_notify(
         return () if has_reader(sessions.values()) else registrations
     reading = {resource for resource, session in sessions.items() if reads(session)}
     return tuple(registration for registration in registrations if registration.resource not in reading)
+
+
+def still_to_tell(
+    registrations: tuple[Registration, ...],
+    pushed: Collection[tuple[str, str]],
+    have: Collection[str],
+    notify: str,
+) -> tuple[Registration, ...]:
+    """
+    The registrations that a message decided on before may still concern.
+
+    Args:
+        pushed: Pubsub JIDs and nodes of those that had a push.
+        have: Resources that have the message itself; by the rule ``account-offline`` one of them is enough.
+    """
+    if have and notify == "account-offline":
+        return ()
+    return tuple(
+        each for each in registrations if each.resource not in have and (each.pubsub, each.node) not in pushed
+    )
 
 
 def is_waiting(registration: Registration, now: float, longest: float) -> bool:
