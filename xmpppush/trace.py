@@ -89,6 +89,7 @@ STAGES: Mapping[str, Stage] = {
 REASONS: Mapping[str, str] = {
     "no-session": "nobody of this account is connected",
     "device-absent": "the device is not connected and available",
+    "device-inactive": "it is urgent, and the app is in the background ([mod_push] notify_inactive)",
     "test": "asked for by 'push test'",
     "device-online": "the device is connected and gets the message itself",
     "account-online": "somebody of this account is online ([mod_push] notify = account-offline)",

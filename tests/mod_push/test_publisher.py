@@ -377,6 +377,30 @@ def test_a_call_waits_for_no_window():
     assert world.pubsub.published[-1].notification.extra == {"priority": "high"}
 
 
+CALL = MESSAGE.replace("<body>Hi</body>", "<propose xmlns='urn:xmpp:jingle-message:0' id='c1'/>")
+
+
+class Session:
+    priority, hibernated, answering = 0, False, True
+
+    def __init__(self, resource, active):
+        self.resource, self.active = resource, active
+
+
+@pytest.mark.parametrize(
+    ("setting", "message", "active", "pushes"),
+    [(True, CALL, False, 1), (True, CALL, True, 0), (True, MESSAGE, False, 0), (False, CALL, False, 0)],
+)
+def test_a_call_wakes_an_app_in_the_background(setting, message, active, pushes):
+    """[mod_push] notify_inactive: it is connected, and perhaps nobody lets it ring."""
+    world = World(notify_inactive=setting)
+    world.enabled()
+    sessions = {"phone": Session("phone", active), "desk": Session("desk", True)}
+    assert len(world.deliveries(message, sessions)) == pushes
+    assert world.publisher.decisions["push"] == pushes
+    assert world.publisher.decisions["online"] == 1 - pushes
+
+
 def test_what_is_held_is_not_pushed_when_the_device_is_back():
     """It has the messages by then."""
     world = World(batch_window=10.0)

@@ -27,7 +27,9 @@ from xmpppush.mod_push.batches import Batches
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
 from xmpppush.mod_push.rules import (
     Verdict,
+    all_active,
     counted,
+    is_urgent,
     is_waiting,
     sender_of,
     still_to_tell,
@@ -72,6 +74,7 @@ class Publisher:
         max_errors: Errors in a row that suspend a registration.
         suspend_retry: Seconds until a suspended one is tried again.
         batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
+        notify_inactive: Is an urgent message pushed to a connected device, too, whose client is inactive?
         trace: Told of each decision about a message that a registration concerns.
 
     Attributes:
@@ -96,6 +99,7 @@ class Publisher:
         max_errors: int = 10,
         suspend_retry: float = 86400.0,
         batch_window: float = 0.0,
+        notify_inactive: bool = False,
         trace: ITrace = NO_TRACE,
         workers: int = 100,
     ) -> None:
@@ -107,6 +111,7 @@ class Publisher:
         self._push_service = push_service
         self._clock = clock
         self._notify = notify
+        self._notify_inactive = notify_inactive
         self._privacy = privacy
         self._max_errors = max_errors
         self._suspend_retry = suspend_retry
@@ -147,6 +152,13 @@ class Publisher:
         for registration in told_before:
             note(registration.node, Decision.FILTERED, "told-before")
         registrations = to_notify(enabled, sessions, self._notify)
+        importance: bool | Importance | None = None
+        asleep: Sequence[Registration] = ()
+        if len(registrations) < len(enabled) and self._notify_inactive and not all_active(sessions):
+            importance = self._plugin.should_publish(account, stanza)
+            if is_urgent(importance):
+                absent, registrations = registrations, to_notify(enabled, sessions, self._notify, True)
+                asleep = left_out(registrations, absent)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
             self.decisions["online"] += len(enabled) - len(registrations)
@@ -154,7 +166,8 @@ class Publisher:
                 note(registration.node, Decision.ONLINE, why)
             if not registrations:
                 return ()
-        importance = self._plugin.should_publish(account, stanza)
+        if importance is None:
+            importance = self._plugin.should_publish(account, stanza)
         if not importance:
             self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
@@ -174,7 +187,7 @@ class Publisher:
             self.decisions["filtered"] += len(registrations) - len(wanted)
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
-        at_once = type(importance) is Importance and importance.urgent
+        at_once = is_urgent(importance)
         if at_once:
             notification = urgent(notification)
         notification = self._privacy.applied_to(notification)
@@ -191,7 +204,7 @@ class Publisher:
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
             self.decisions["push"] += 1
-            note(registration.node, Decision.ACCEPTED, why)
+            note(registration.node, Decision.ACCEPTED, "device-inactive" if registration in asleep else why)
             if registration.errors:
                 start(self._succeeded(registration, trace), self._not_noted, registration)
             if self._batches is not None and not at_once:

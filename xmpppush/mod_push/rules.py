@@ -51,6 +51,7 @@ class Connected(Protocol):
     priority: int | None
     hibernated: bool
     answering: bool
+    active: bool
 
 
 def body_of(message: Element) -> str | None:
@@ -193,13 +194,26 @@ def reads(session: Connected) -> bool:
     )
 
 
+def all_active(sessions: Mapping[str, Connected]) -> bool:
+    """Does no client say that nobody looks at it (XEP-0352)?"""
+    return all(session.active for session in sessions.values())
+
+
+def is_urgent(importance: bool | Importance) -> bool:
+    """Is it to be told at once, whatever else waits? Plugins may answer with a plain yes or no."""
+    return type(importance) is Importance and importance.push and importance.urgent
+
+
 def has_reader(sessions: Iterable[Connected]) -> bool:
     """Is anybody there who gets messages?"""
     return any(reads(session) for session in sessions)
 
 
 def to_notify(
-    registrations: tuple[Registration, ...], sessions: Mapping[str, Connected], notify: str
+    registrations: tuple[Registration, ...],
+    sessions: Mapping[str, Connected],
+    notify: str,
+    only_active: bool = False,
 ) -> tuple[Registration, ...]:
     """
     The registrations whose device does not get the message over its own stream.
@@ -208,7 +222,10 @@ def to_notify(
         sessions: Resource to session of the account.
         notify: ``account-offline``: all of them or, while anybody reads, none (MongooseIM's rule);
             ``device-offline``: those whose own resource does not read, whoever else does.
+        only_active: Nobody reads where the client says that nobody looks at it (XEP-0352).
     """
+    if only_active:
+        sessions = {resource: session for resource, session in sessions.items() if session.active}
     if not sessions:
         return registrations
     if notify == "account-offline":
