@@ -292,11 +292,16 @@ class Pinger:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._is_over = False
         self.pings: list[tuple[float, float]] = []
 
+    def stop(self) -> None:
+        """After the next answer. A cancellation may get lost in Python 3.11's ``wait_for``."""
+        self._is_over = True
+
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until it is stopped."""
+        while not self._is_over:
             start = time.perf_counter()
             await self._client.ask("get", PING, to=DOMAIN)
             self.pings.append((start, time.perf_counter() - start))
@@ -339,7 +344,7 @@ async def _measure(fault: str, plan: Plan, folder: Path, core: int | None) -> Ep
             try:
                 began, ended, done, during = await _act(fault, plan, senders, service)
             finally:
-                pinging.cancel()
+                pinger.stop()
                 await asyncio.gather(pinging, return_exceptions=True)
             errors = sum(sender.errors for sender in senders)
         # The rows of the last pushes are still to be deleted.

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from xmpppush.config.sections import StorageSection
@@ -14,6 +15,7 @@ from xmpppush.errors import (
     Forbidden,
     NodeNotFound,
     PreconditionNotMet,
+    StorageError,
     TryLater,
 )
 from xmpppush.interfaces import IPushDecider, IPushPlugin
@@ -167,6 +169,43 @@ def test_passing_and_local_trouble_ends_no_registration(error):
     world.pubsub.error = error
     assert world.deliveries() == ()
     assert [registration.errors for registration in world.registrations] == [0]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            TryLater("node type flat is not configured"),
+            [
+                "app server pubsub.localhost takes no pushes: node type flat is not configured;"
+                " those of this time are lost",
+                "app server pubsub.localhost takes pushes again after 60.0 s",
+            ],
+        ),
+        (StorageError("disk is full"), []),  # the storage says so
+    ],
+)
+def test_passing_trouble_is_a_line_and_not_one_a_push(error, said):
+    """One when it begins and one when it ends."""
+    world, lines = World(), []
+
+    def observe(event):
+        if event.get("log_namespace", "").startswith("xmpppush"):
+            lines.append(event["log_format"].format(**event))
+
+    world.enabled()
+    globalLogPublisher.addObserver(observe)
+    try:
+        world.pubsub.error = error
+        for _ in range(60):
+            world.deliveries()
+            world.clock.advance(1.0)
+        world.pubsub.error = None
+        world.deliveries()
+        world.deliveries()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert lines == said
 
 
 def test_errors_in_a_row_suspend_a_registration():

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from xmpppush.coroutines import start
 from xmpppush.errors import AppServerUnreachable, OfflineFull, PushError, StorageError
+from xmpppush.http.outage import Outage
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -119,6 +120,7 @@ class Publisher:
         self._trace = trace
         self._workers = Workers(workers)
         self._unreachable: set[str] = set()
+        self._outages: dict[str, Outage] = {}  # by pubsub JID, of those that had one
         self._saving: IDelayedCall | None = None
         self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
 
@@ -203,6 +205,8 @@ class Publisher:
                 # Not waited for: the sender's next message would overtake this one.
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
+            if self._outages:
+                self._is_well(registration.pubsub)
             self.decisions["push"] += 1
             note(registration.node, Decision.ACCEPTED, "device-inactive" if registration in asleep else why)
             if registration.errors:
@@ -284,6 +288,16 @@ class Publisher:
             trace=trace,
         )
 
+    def _is_well(self, pubsub: str) -> None:
+        outage = self._outages.get(pubsub)
+        lasted = outage.succeeded(self._clock.seconds()) if outage is not None else None
+        if lasted is not None:
+            self._log.info(
+                "app server {pubsub} takes pushes again after {seconds} s",
+                pubsub=pubsub,
+                seconds=round(lasted, 1),
+            )
+
     async def _succeeded(self, registration: Registration, trace: str) -> None:
         account, node = registration.account, registration.node
         await self._registrations.forget_errors(account, registration.pubsub, node)
@@ -316,12 +330,15 @@ class Publisher:
         verdict = verdict_on(error)
         reason = (str(error) or type(error).__name__)[:MAX_REASON]
         if verdict is Verdict.PASSING:
-            self._log.warn(
-                "push for {account} to node {node} was not possible: {reason}",
-                account=registration.account,
-                node=registration.node,
-                reason=reason,
-            )
+            if isinstance(error, StorageError):
+                return  # said once by the storage
+            outage = self._outages.setdefault(registration.pubsub, Outage())
+            if outage.failed(reason, self._clock.seconds()):
+                self._log.warn(
+                    "app server {pubsub} takes no pushes: {reason}; those of this time are lost",
+                    pubsub=registration.pubsub,
+                    reason=reason,
+                )
             return
         if verdict is Verdict.GONE:
             if not await self._remove(registration, trace, "node-gone"):
