@@ -1,12 +1,14 @@
 """The system clock is set, and nothing that waits notices."""
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from xmpppush import tap
 from xmpppush.clock import ClockWatch, SteadySeconds, WallClock, keep_steady
 
 NOW = 1_800_000_000.0
@@ -50,18 +52,18 @@ class Reactor(ReactorBase):
 @pytest.mark.parametrize("step", [-HOUR, HOUR, -NOW])
 def test_a_step_changes_no_timer(times, step):
     """Neither those that were set before it nor those after."""
-    reactor = Reactor()
-    keep_steady(reactor, times.seconds())
+    timers = Reactor()
+    keep_steady(timers, times.seconds())
     called = []
-    reactor.callLater(10, called.append, "before")
-    reactor.runUntilCurrent()
+    timers.callLater(10, called.append, "before")
+    timers.runUntilCurrent()
     times.wall += step
-    reactor.callLater(10, called.append, "after")
+    timers.callLater(10, called.append, "after")
     times.pass_by(9)
-    reactor.runUntilCurrent()
+    timers.runUntilCurrent()
     assert called == []
     times.pass_by(2)
-    reactor.runUntilCurrent()
+    timers.runUntilCurrent()
     assert sorted(called) == ["after", "before"]
 
 
@@ -73,6 +75,15 @@ def test_it_begins_with_the_time_of_the_system(times):
     times.pass_by(5)
     assert seconds() == NOW + 5
     assert times.seconds()() == NOW + 5 - HOUR
+
+
+def test_the_server_keeps_its_reactor_steady(monkeypatch):
+    """As soon as twistd asks for the service, before there is any timer of ours."""
+    monkeypatch.setattr(reactor, "seconds", reactor.seconds)  # and back again
+    options = tap.Options()
+    options.parent, options.configuration = {}, None
+    tap.makeService(options)
+    assert isinstance(reactor.seconds, SteadySeconds)
 
 
 def test_time_stamps_follow_the_system(times):
