@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -37,6 +38,7 @@ from xmpppush.mod_push.rules import (
 )
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
+    ACTIVE,
     SUSPENDED,
     Delivery,
     Importance,
@@ -125,18 +127,21 @@ class Publisher:
             enabled = await self._registrations.of(account)
         if not enabled:
             return ()
-        publisher, any_suspended = stanza.attributes.get("from"), False
+        attributes = stanza.attributes
+        publisher, any_suspended = attributes.get("from"), False
         for registration in enabled:
             if registration.pubsub == publisher and self._is_revocation(account, publisher, stanza):
                 return ()
-            if registration.state == SUSPENDED:
+            if registration.state != ACTIVE:
                 any_suspended = True
         trace = self._trace.begin()
-        sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
-
-        def note(node: str, decision: Decision, reason: str) -> None:
-            self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
-
+        note = partial(
+            self._trace.note,
+            trace,
+            account,
+            sender=sender_of(stanza)[:MAX_IN_TRACE],
+            message=attributes.get("id", "")[:MAX_IN_TRACE],
+        )
         registrations = to_notify(enabled, sessions, self._notify)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
@@ -165,8 +170,9 @@ class Publisher:
             self.decisions["filtered"] += len(registrations) - len(wanted)
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
-        at_once = type(importance) is Importance and importance.urgent
-        if at_once:
+        at_once = False
+        if type(importance) is Importance and importance.urgent:
+            at_once = True
             notification = urgent(notification)
         notification = self._privacy.applied_to(notification)
         why = "device-absent" if sessions else "no-session"
