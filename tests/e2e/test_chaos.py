@@ -28,7 +28,7 @@ SENDERS = 8
 ABSENT = 40  # people who are away until the end
 PRESENT = 4  # and some who read all the time, on a client that gets no push
 WINDOW = 30  # messages of a sender that are not acknowledged yet
-PAUSE = 0.02  # seconds between two messages of a sender, on average
+PAUSE = 0.04  # seconds between two messages of a sender, on average
 
 INI = """
 [server]
@@ -308,7 +308,7 @@ async def live_through(server, people, random):
     writing = [asyncio.ensure_future(sender.write(world)) for sender in senders]
     try:
         for _ in range(KILLS):
-            await asyncio.sleep(random.uniform(0, 3.5))
+            await asyncio.sleep(random.uniform(0, 3))
             await world.kill()
             await world.start()
         await asyncio.sleep(random.uniform(0, 1))

@@ -509,7 +509,7 @@ def test_a_clock_set_forward_while_we_were_away_gives_up_with_a_line(world, log)
     world.stored(node="late", path="/v3/notification/late", created=NOW + 86000)
     world.clock.advance(86401)
     world.bridge()
-    assert len(world.pool.sent) == 1
+    assert len(world.pool.requests) == 1
     assert lines(log) == ["gave up a notification for node early after 0 tries: too old"]
 
 
