@@ -371,9 +371,8 @@ class XMPPServer(Service):
             message = OfflineMessage(
                 0, account, delayed(handed.xml, to.host, now), now, handed.pushed is not None
             )
-            certain = any(not session.managed for session in plan.sessions)
             return self._handed.store(handed, message, deliveries).addErrback(
-                self._not_handed, handed, certain, stanza, deliveries
+                self._not_handed, handed, plan.sessions, stanza, deliveries
             )
         offline = None
         if keep and is_worth_storing(stanza):
@@ -444,9 +443,15 @@ class XMPPServer(Service):
         self._push.dropped(deliveries, error)  # type: ignore[union-attr]
 
     def _not_handed(
-        self, failure: Failure, handed: Handed, certain: bool, stanza: Element, deliveries: Sequence[Delivery]
+        self,
+        failure: Failure,
+        handed: Handed,
+        sessions: Sequence[ISession],
+        stanza: Element,
+        deliveries: Sequence[Delivery],
     ) -> "Deferred[None]":
         """The clients that are getting the message have it, perhaps; the disk has not."""
+        certain = any(not session.managed for session in sessions)
         return self._unstored.hold(failure, handed, certain).addCallbacks(
             lambda _: self._unstored.keep(deliveries),
             self._not_kept,
