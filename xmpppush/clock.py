@@ -3,7 +3,7 @@ Two clocks: one that only goes on, for all that waits, and the system's, for all
 
 The system clock is set back and forth: by NTP after a boot, by hand, by a virtual machine that wakes up.
 Twisted's timers go by it: set back an hour, they are all an hour late, and set forward a day, every
-notification that waits is too old. So the reactor gets `SteadySeconds`, and timers, retries, ``ttl`` and
+notification that waits is too old. So the reactor gets `steady_seconds`, and timers, retries, ``ttl`` and
 time-outs do not notice. Time stamps (delayed delivery, trace, entity time, certificates) are read from
 `WallClock`.
 """
@@ -22,26 +22,26 @@ WATCHED_EVERY = 10.0  # seconds
 NOTICED = 2.0  # seconds; NTP steps by less only at its start, and leap seconds are no news
 
 
-class SteadySeconds:
+def steady_seconds(
+    wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
+) -> Callable[[], float]:
     """
-    Seconds since the epoch as the system clock had it at the start, and since then only forward.
+    A clock of seconds since the epoch as the system clock had it now, and since then only forward.
 
     A restart begins with the system clock again, so what is on disk is compared with that.
     """
+    began = wall() - steady()
 
-    def __init__(
-        self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._steady = steady
-        self._began = wall() - steady()
+    def seconds() -> float:
+        # Asked a dozen times for each push, so not a method.
+        return steady() + began
 
-    def __call__(self) -> float:
-        return self._steady() + self._began
+    return seconds
 
 
 def keep_steady(reactor: Any, seconds: Callable[[], float] | None = None) -> None:
     """Have this reactor's timers go by steady time; before it has any."""
-    reactor.seconds = seconds or SteadySeconds()
+    reactor.seconds = seconds or steady_seconds()
 
 
 @implementer(IReactorTime)
