@@ -11,6 +11,7 @@ from twisted.internet import task
 
 from benchmarks import outage as outages
 from benchmarks import parts
+from benchmarks.instructions import LOAD, count
 from benchmarks.pipeline import Load, Result, Setup, measure
 from benchmarks.server import ServerFailed
 from benchmarks.tally import percentile
@@ -142,6 +143,16 @@ def outage(
 def milliseconds(ordered: Sequence[float], percent: float) -> str:
     """A percentile of seconds."""
     return f"{percentile(ordered, percent) * 1e3:.1f} ms"
+
+
+@main.command()
+@click.option("--messages", default=LOAD.messages, show_default=True)
+def instructions(messages: int) -> None:
+    """Instructions for each push, counted by valgrind: the same however busy the machine is."""
+    try:
+        click.echo(f"{count(messages) / 1000:,.1f} thousand instructions a push")
+    except ServerFailed as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -320,11 +320,11 @@ def test_a_session_that_comes_back_while_it_is_decided():
     world.host.broken(phone)
     found = registrations.of(world.account).result
     reading = Deferred()
-    registrations.of = lambda account: reading
+    registrations.known, registrations.of = lambda account: None, lambda account: reading
     world.message()
     phone.attach(Connection())
     world.host.resumed(phone)
-    del registrations.of
+    del registrations.known, registrations.of
     reading.callback(found)
     assert told(world.service.sent) == [("desk", "1")]
     world.host.broken(phone)
