@@ -38,6 +38,11 @@ def main() -> None:
 @main.command()
 @click.option("--messages", default=Load().messages, show_default=True, help="In each run.")
 @click.option("--users", default=Load().users, show_default=True, help="Absent users with push enabled.")
+@click.option(
+    "--registrations",
+    default=0,
+    help="In the store from the beginning; --users of them, at random, get messages.",
+)
 @click.option("--senders", default=Load().senders, show_default=True, help="Connections that write.")
 @click.option("--in-flight", default=0, help="Pushes outstanding at the most; default: as TCP lets.")
 @click.option("--rate", default=0.0, help="Messages a second; default: as fast as they are taken.")
@@ -51,6 +56,7 @@ def main() -> None:
 def pipeline(
     messages: int,
     users: int,
+    registrations: int,
     senders: int,
     in_flight: int,
     rate: float,
@@ -63,7 +69,9 @@ def pipeline(
     as_json: bool,
 ) -> None:
     """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
-    load = Load(messages, users, senders, in_flight, rate, runs)
+    if registrations and users > registrations:
+        raise click.UsageError("more --users than --registrations")
+    load = Load(messages, users, registrations, senders, in_flight, rate, runs)
     setup = Setup(
         agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None
     )
@@ -110,6 +118,7 @@ def table(result: Result) -> str:
     for label, name, factor, form in FIGURES:
         values = [form.format(getattr(run, name) * factor) for run in result.runs]
         lines.append(row(label, values, form.format(result.middle(name) * factor)))
+    lines.append(f"start: {result.start:.1f} s, {result.rss_at_start / 2**20:.0f} MiB RSS")
     lines.append(f"after the stop: {result.queued} deliveries queued, {result.offline} messages offline")
     lines.append(yardstick_line(result.yardstick, result.middle("cpu_us")))
     return "\n".join(lines)

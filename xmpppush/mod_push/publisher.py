@@ -29,10 +29,12 @@ from xmpppush.mod_push.rules import (
     Verdict,
     counted,
     is_waiting,
+    reads,
     sender_of,
     to_notify,
     urgent,
     verdict_on,
+    why_not_there,
 )
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
@@ -131,15 +133,20 @@ class Publisher:
         trace = self._trace.begin()
         sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
 
-        def note(node: str, decision: Decision, reason: str) -> None:
-            self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
+        def note(node: str, decision: Decision, reason: str, **fields: object) -> None:
+            self._trace.note(
+                trace, account, node, decision, reason, sender=sender, message=stanza_id, **fields
+            )
 
         registrations = to_notify(enabled, sessions, self._notify)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
             self.decisions["online"] += len(enabled) - len(registrations)
             for registration in left_out(enabled, registrations):
-                note(registration.node, Decision.ONLINE, why)
+                resource = registration.resource
+                if self._notify == "account-offline":
+                    resource = next((name for name, each in sessions.items() if reads(each)), "")
+                note(registration.node, Decision.ONLINE, why, resource=resource)
             if not registrations:
                 return ()
         importance = self._plugin.should_publish(account, stanza)
@@ -158,7 +165,8 @@ class Publisher:
             waiting, registrations = registrations, self._without_waiting(registrations)
             self.decisions["suspended"] += len(waiting) - len(registrations)
             for registration in left_out(waiting, registrations):
-                note(registration.node, Decision.SUSPENDED, registration.reason)
+                next_try = registration.next_try
+                note(registration.node, Decision.SUSPENDED, registration.reason, until=next_try)
         wanted = self._plugin.publish_notification(account, notification, registrations)
         if len(wanted) < len(registrations):
             self.decisions["filtered"] += len(registrations) - len(wanted)
@@ -168,7 +176,6 @@ class Publisher:
         if at_once:
             notification = urgent(notification)
         notification = self._privacy.applied_to(notification)
-        why = "device-absent" if sessions else "no-session"
         deliveries = []
         for registration in wanted:
             missed = self._registrations.count_missed(registration)
@@ -181,7 +188,11 @@ class Publisher:
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
             self.decisions["push"] += 1
-            note(registration.node, Decision.ACCEPTED, why)
+            note(
+                registration.node,
+                Decision.ACCEPTED,
+                why_not_there(sessions.get(registration.resource)) if sessions else "no-session",
+            )
             if registration.errors:
                 start(self._succeeded(registration, trace), self._not_noted, registration)
             if self._batches is not None and not at_once:
@@ -327,7 +338,9 @@ class Publisher:
         if errors >= self._max_errors:
             next_try = self._clock.seconds() + self._suspend_retry
             await self._registrations.suspend(*key, reason, next_try)
-            self._trace.note(trace, registration.account, registration.node, Decision.DISABLED, "errors")
+            self._trace.note(
+                trace, registration.account, registration.node, Decision.DISABLED, "errors", until=next_try
+            )
             self._log.warn(
                 "registration of {account} for node {node} suspended; the next try is in {seconds} s",
                 account=registration.account,
