@@ -215,6 +215,5 @@ def test_stories_of_an_earlier_version_are_told_as_well_as_they_can_be():
     assert told_of(Decision.GIVEN_UP, "503", attempt=1) == "nothing was pushed: given up after 1 try: 503"
     assert told_of(Decision.COLLAPSED, "", attempt=1) == "nothing was pushed: collapsed"
     assert (
-        told_of(Decision.SUSPENDED, "not you")
-        == "nothing was pushed: the registration is suspended: not you"
+        told_of(Decision.SUSPENDED, "not you") == "nothing was pushed: the registration is suspended: not you"
     )
