@@ -269,15 +269,23 @@ def measure(load: Load, setup: Setup) -> Result:
     if load_core is not None:
         os.sched_setaffinity(0, {load_core})
     with tempfile.TemporaryDirectory(prefix="xmpppush-benchmark-") as folder:
-        return asyncio.run(_measure(load, setup, Path(folder), server_core))
+        return asyncio.run(serve(load, setup, Path(folder), server_core))
 
 
-async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> Result:
-    pipeline: Pipeline | None = None
+async def serve(
+    load: Load,
+    setup: Setup,
+    folder: Path,
+    core: int | None,
+    under: Sequence[str] = (),
+    pipeline: type[Pipeline] = Pipeline,
+) -> Result:
+    """As `measure`, in ``folder``; ``under`` as in `ServerProcess.start`."""
+    running: Pipeline | None = None
 
     def listener(device: str, request: dict[str, object] | None) -> None:
-        assert pipeline is not None
-        pipeline.on_request(device, request)
+        assert running is not None
+        running.on_request(device, request)
 
     sink = await listen(listener, delay=setup.delay)
     settings = {
@@ -293,14 +301,14 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
     if load.registrations:
         server.populate(load.registrations)
     server.add_users(names if load.registrations else [*names, *(f"user{n}" for n in range(load.users))])
-    start = server.start(core, setup.profile)
+    start = server.start(core, setup.profile, under)
     try:
         rss_at_start = server.usage().rss
-        pipeline = Pipeline(load, server, setup.delay)
+        running = pipeline(load, server, setup.delay)
         if not load.registrations:
-            await pipeline.prepare()
+            await running.prepare()
         async with logged_in(names, server.port) as senders:
-            runs = [await pipeline.run(senders, number * load.messages) for number in range(load.runs)]
+            runs = [await running.run(senders, number * load.messages) for number in range(load.runs)]
     finally:
         server.stop()
         sink.close()

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -97,15 +97,16 @@ class ServerProcess:
         """So many accounts with a registration, before the start; see `benchmarks.population`."""
         populate(self._folder / "var", count)
 
-    def start(self, core: int | None, profile: Path | None = None) -> float:
+    def start(self, core: int | None, profile: Path | None = None, under: Sequence[str] = ()) -> float:
         """
         Start it and wait for its port; returns how many seconds that took.
 
         Args:
             core: The only one it may use.
             profile: Run under cProfile, which writes there at the end.
+            under: Command that runs it, valgrind for one; then the start takes its time.
         """
-        command = [str(script("twistd")), "-n", "--pidfile=", "--no_save"]
+        command = [*under, sys.executable, str(script("twistd")), "-n", "--pidfile=", "--no_save"]
         if profile is not None:
             command += [f"--profile={profile}", "--profiler=cprofile", "--savestats"]
         ours, began = os.sched_getaffinity(0), time.monotonic()
@@ -122,7 +123,7 @@ class ServerProcess:
                 )
             finally:
                 os.sched_setaffinity(0, ours)
-        self._wait_for_port(time.monotonic() + 30)
+        self._wait_for_port(time.monotonic() + (300 if under else 30))
         return time.monotonic() - began
 
     def _wait_for_port(self, deadline: float) -> None:
@@ -142,6 +143,12 @@ class ServerProcess:
         assert self._process is not None
         if self._process.poll() is not None:
             raise ServerFailed(f"exit code {self._process.returncode}\n{self.log_tail()}")
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     def usage(self) -> Usage:
         assert self._process is not None
