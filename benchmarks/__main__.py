@@ -91,10 +91,14 @@ def pipeline(
 
 @main.command()
 @click.option("--messages", default=LOAD.messages, show_default=True)
-def instructions(messages: int) -> None:
+@click.option("--users", default=LOAD.users, show_default=True, help="As for pipeline.")
+@click.option("--registrations", default=0, help="As for pipeline.")
+def instructions(messages: int, users: int, registrations: int) -> None:
     """Instructions for each push, counted by valgrind: the same however busy the machine is."""
+    if registrations and users > registrations:
+        raise click.UsageError("more --users than --registrations")
     try:
-        click.echo(f"{count(messages) / 1000:,.1f} thousand instructions a push")
+        click.echo(f"{count(messages, users, registrations) / 1000:,.1f} thousand instructions a push")
     except ServerFailed as error:
         raise click.ClickException(str(error)) from None
 
