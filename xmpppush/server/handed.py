@@ -133,8 +133,8 @@ class HandedMessages:
             self.push([handed])
 
     def _not_stored(self, failure: Failure, handed: Handed) -> Failure:
-        # Its sender is told so, and it is no more than what the sessions have.
-        handed.stored = handed.done = True
+        # It is no more than what the sessions have.
+        handed.stored = True
         handed.pushed = None
         return failure
 
@@ -188,7 +188,7 @@ class HandedMessages:
         if handed.done:
             return
         handed.done = True
-        if handed.stored:
+        if handed.stored and handed.id:
             self._by_id.pop(handed.id, None)
             self._forget(handed.id)
 
