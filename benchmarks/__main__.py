@@ -10,6 +10,7 @@ import click
 from twisted.internet import task
 
 from benchmarks import parts
+from benchmarks.instructions import LOAD, count
 from benchmarks.pipeline import Load, Result, Setup, measure
 from benchmarks.server import ServerFailed
 from benchmarks.yardstick import FLOORS_YARDSTICK, yardstick_on
@@ -78,6 +79,16 @@ def pipeline(
     if not result.is_clean:
         click.echo(f"\nThe server's last words:\n{result.log}", err=True)
         sys.exit(1)
+
+
+@main.command()
+@click.option("--messages", default=LOAD.messages, show_default=True)
+def instructions(messages: int) -> None:
+    """Instructions for each push, counted by valgrind: the same however busy the machine is."""
+    try:
+        click.echo(f"{count(messages) / 1000:,.1f} thousand instructions a push")
+    except ServerFailed as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -251,15 +251,23 @@ def measure(load: Load, setup: Setup) -> Result:
     if load_core is not None:
         os.sched_setaffinity(0, {load_core})
     with tempfile.TemporaryDirectory(prefix="xmpppush-benchmark-") as folder:
-        return asyncio.run(_measure(load, setup, Path(folder), server_core))
+        return asyncio.run(serve(load, setup, Path(folder), server_core))
 
 
-async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> Result:
-    pipeline: Pipeline | None = None
+async def serve(
+    load: Load,
+    setup: Setup,
+    folder: Path,
+    core: int | None,
+    under: Sequence[str] = (),
+    pipeline: type[Pipeline] = Pipeline,
+) -> Result:
+    """As `measure`, in ``folder``; ``under`` as in `ServerProcess.start`."""
+    running: Pipeline | None = None
 
     def listener(device: str, request: dict[str, object] | None) -> None:
-        assert pipeline is not None
-        pipeline.on_request(device, request)
+        assert running is not None
+        running.on_request(device, request)
 
     sink = await listen(listener, delay=setup.delay)
     settings = {
@@ -273,12 +281,12 @@ async def _measure(load: Load, setup: Setup, folder: Path, core: int | None) -> 
     names = [f"sender{number}" for number in range(load.senders)]
     yardstick = yardstick_on(core)
     server.add_users([*names, *(f"user{number}" for number in range(load.users))])
-    server.start(core, setup.profile)
+    server.start(core, setup.profile, under)
     try:
-        pipeline = Pipeline(load, server, setup.delay)
-        await pipeline.prepare()
+        running = pipeline(load, server, setup.delay)
+        await running.prepare()
         async with logged_in(names, server.port) as senders:
-            runs = [await pipeline.run(senders, number * load.messages) for number in range(load.runs)]
+            runs = [await running.run(senders, number * load.messages) for number in range(load.runs)]
     finally:
         server.stop()
         sink.close()

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -92,15 +92,16 @@ class ServerProcess:
         if done.returncode:
             raise ServerFailed((done.stdout + done.stderr).decode(errors="replace"))
 
-    def start(self, core: int | None, profile: Path | None = None) -> None:
+    def start(self, core: int | None, profile: Path | None = None, under: Sequence[str] = ()) -> None:
         """
         Start it and wait for its port.
 
         Args:
             core: The only one it may use.
             profile: Run under cProfile, which writes there at the end.
+            under: Command that runs it, valgrind for one; then the start takes its time.
         """
-        command = [str(script("twistd")), "-n", "--pidfile=", "--no_save"]
+        command = [*under, sys.executable, str(script("twistd")), "-n", "--pidfile=", "--no_save"]
         if profile is not None:
             command += [f"--profile={profile}", "--profiler=cprofile", "--savestats"]
         ours = os.sched_getaffinity(0)
@@ -117,7 +118,7 @@ class ServerProcess:
                 )
             finally:
                 os.sched_setaffinity(0, ours)
-        self._wait_for_port(time.monotonic() + 30)
+        self._wait_for_port(time.monotonic() + (300 if under else 30))
 
     def _wait_for_port(self, deadline: float) -> None:
         while True:
@@ -136,6 +137,12 @@ class ServerProcess:
         assert self._process is not None
         if self._process.poll() is not None:
             raise ServerFailed(f"exit code {self._process.returncode}\n{self.log_tail()}")
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     def usage(self) -> Usage:
         assert self._process is not None

@@ -107,8 +107,11 @@ class IRosterStore(Interface):
 class IRegistrationStore(Interface):
     """XEP-0357 registrations behind a write-through cache."""
 
+    def known(account: str) -> "tuple[Registration, ...] | None":
+        """As `of` where the answer is in memory, the rule on the hot path; ``None``: ask."""
+
     def of(account: str) -> "Deferred[tuple[Registration, ...]]":
-        """All of one account, oldest first; the hot path: already fired where cached."""
+        """All of one account, oldest first; already fired where cached."""
 
     def put(registration: Registration, limit: int) -> "Deferred[None]":
         """
@@ -170,8 +173,15 @@ class IRegistrationStore(Interface):
 class INodeStore(Interface):
     """Pubsub nodes and affiliations behind a write-through cache."""
 
+    def known(host: str, name: str) -> "Node | None":
+        """
+        The node where it is in memory, the rule on the hot path.
+
+        ``None``: there is none, or it is to be asked for.
+        """
+
     def get(host: str, name: str) -> "Deferred[Node | None]":
-        """The hot path: already fired where cached."""
+        """Already fired where cached."""
 
     def create(node: Node, limit: int) -> "Deferred[None]":
         """
@@ -489,11 +499,14 @@ class IPubSub(Interface):
 
     hosts = Attribute("Frozenset of its domains.")
 
-    def accept(publish: Publish) -> "Deferred[Delivery]":
+    def accept(publish: Publish) -> "Delivery | Deferred[Delivery]":
         """
         Check a publish and make the delivery of it; stores nothing.
 
-        Raises:
+        Returns:
+            A Deferred only where the node is not in memory: awaiting what is there costs microseconds.
+
+        Raises (or fails with):
             NodeNotFound: No such node.
             Forbidden: The sender may not publish there.
             PreconditionNotMet: The node's type wants other publish options.

@@ -2,7 +2,7 @@
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
 from xmpppush.errors import (
@@ -31,6 +31,11 @@ def outcome(deferred):
     return getattr(found[0], "value", found[0])
 
 
+def accept(pubsub, publish):
+    """A Deferred of the delivery, whether it is known at once or not."""
+    return maybeDeferred(pubsub.accept, publish)
+
+
 @pytest.fixture
 def node(host):
     node = a_node()
@@ -51,7 +56,7 @@ def test_interface(host):
 def test_accept(host, node):
     """The delivery of the push service, stamped now; nothing is stored or sent."""
     host.clock.advance(1234.0)
-    delivery = outcome(host.pubsub.accept(a_publish()))
+    delivery = outcome(accept(host.pubsub, a_publish()))
     assert (delivery.id, delivery.account, delivery.created) == (0, "alice@localhost", 1234.0)
     assert host.push_service.taken == []
     assert outcome(host.storage.messages.queued_count()) == 0
@@ -63,7 +68,7 @@ def test_no_node_has_a_name_like_that(host, length):
     asked = []
     host.storage.nodes.get = lambda *key: asked.append(key)
     alice, name = parse_jid("alice@localhost/phone"), "x" * length
-    assert isinstance(outcome(host.pubsub.accept(a_publish(node=name))), NodeNotFound)
+    assert isinstance(outcome(accept(host.pubsub, a_publish(node=name))), NodeNotFound)
     for asking in (
         host.pubsub.delete(alice, HOST, name),
         host.pubsub.configuration(alice, HOST, name),
@@ -86,7 +91,7 @@ def test_no_node_has_a_name_like_that(host, length):
 )
 def test_accept_refuses(host, node, changes, error):
     """What is wrong, as one exception."""
-    assert isinstance(outcome(host.pubsub.accept(a_publish(**changes))), error)
+    assert isinstance(outcome(accept(host.pubsub, a_publish(**changes))), error)
     assert host.push_service.publishes == []
 
 
@@ -94,14 +99,14 @@ def test_open_node_takes_all_but_outcasts(host):
     """publish_model open, configured."""
     node = a_node(config={"pubsub#publish_model": "open"}, affiliations={"eve@localhost": "outcast"})
     outcome(host.storage.nodes.create(node, 10))
-    assert outcome(host.pubsub.accept(a_publish(sender="far.example"))).node == "node-1"
-    assert isinstance(outcome(host.pubsub.accept(a_publish(sender="eve@localhost"))), Forbidden)
+    assert outcome(accept(host.pubsub, a_publish(sender="far.example"))).node == "node-1"
+    assert isinstance(outcome(accept(host.pubsub, a_publish(sender="eve@localhost"))), Forbidden)
 
 
 def test_node_of_a_type_no_longer_configured(host):
     """That passes: no server shall forget its registrations for a line in our configuration."""
     outcome(host.storage.nodes.create(a_node(type="flat"), 10))
-    assert isinstance(outcome(host.pubsub.accept(a_publish())), TryLater)
+    assert isinstance(outcome(accept(host.pubsub, a_publish())), TryLater)
 
 
 def test_publish_is_stored_before_it_is_tried(host, node):

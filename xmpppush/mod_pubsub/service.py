@@ -69,8 +69,11 @@ class PubSub:
 
     # Publishing
 
-    def accept(self, publish: Publish) -> "Deferred[Delivery]":
+    def accept(self, publish: Publish) -> "Delivery | Deferred[Delivery]":
         """See `IPubSub.accept`. Once a push: no XML and no coroutine here."""
+        node = self._nodes.known(publish.pubsub, publish.node)
+        if node is not None:
+            return self._delivery(node, publish)
         return self._node(publish.pubsub, publish.node).addCallback(self._delivery, publish)
 
     def _delivery(self, node: Node | None, publish: Publish) -> Delivery:
@@ -97,7 +100,8 @@ class PubSub:
             PushError: What `accept` raises, and what the first try came to when it was final.
             StorageError: It could not be kept.
         """
-        delivery = await self.accept(publish)
+        accepted = self.accept(publish)
+        delivery = await accepted if isinstance(accepted, Deferred) else accepted
         (stored,) = await self._messages.keep(None, (delivery,), 0)
         await self._first_try(stored)
 

@@ -109,6 +109,10 @@ class SQLNodeStore:
         self._cache: ReadCache[tuple[str, str], Node | None] = ReadCache(cached)
         database.on_foreign_write(self._cache.clear)
 
+    def known(self, host: str, name: str) -> Node | None:
+        cached = self._cache.get((host, name))
+        return None if cached is MISSING else cached
+
     def get(self, host: str, name: str) -> "Deferred[Node | None]":
         cached = self._cache.get((host, name))
         if cached is not MISSING:

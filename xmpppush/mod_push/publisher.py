@@ -1,7 +1,9 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -36,6 +38,7 @@ from xmpppush.mod_push.rules import (
 )
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
+    ACTIVE,
     SUSPENDED,
     Delivery,
     Importance,
@@ -119,21 +122,26 @@ class Publisher:
     async def deliveries_for(
         self, account: str, stanza: Element, sessions: Mapping[str, ISession]
     ) -> tuple[Delivery, ...]:
-        enabled = await self._registrations.of(account)
+        enabled = self._registrations.known(account)
+        if enabled is None:
+            enabled = await self._registrations.of(account)
         if not enabled:
             return ()
-        publisher, any_suspended = stanza.attributes.get("from"), False
+        attributes = stanza.attributes
+        publisher, any_suspended = attributes.get("from"), False
         for registration in enabled:
             if registration.pubsub == publisher and self._is_revocation(account, publisher, stanza):
                 return ()
-            if registration.state == SUSPENDED:
+            if registration.state != ACTIVE:
                 any_suspended = True
         trace = self._trace.begin()
-        sender, stanza_id = sender_of(stanza)[:MAX_IN_TRACE], stanza.attributes.get("id", "")[:MAX_IN_TRACE]
-
-        def note(node: str, decision: Decision, reason: str) -> None:
-            self._trace.note(trace, account, node, decision, reason, sender=sender, message=stanza_id)
-
+        note = partial(
+            self._trace.note,
+            trace,
+            account,
+            sender=sender_of(stanza)[:MAX_IN_TRACE],
+            message=attributes.get("id", "")[:MAX_IN_TRACE],
+        )
         registrations = to_notify(enabled, sessions, self._notify)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
@@ -147,9 +155,7 @@ class Publisher:
             self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
             return ()
-        notification = None
-        if self._plugin.should_publish(account, stanza):
-            notification = self._plugin.prepare_notification(account, stanza)
+        notification = self._plugin.prepare_notification(account, stanza)
         if notification is None:
             self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, "plugin")
@@ -164,8 +170,9 @@ class Publisher:
             self.decisions["filtered"] += len(registrations) - len(wanted)
             for registration in left_out(registrations, wanted):
                 note(registration.node, Decision.FILTERED, "plugin")
-        at_once = type(importance) is Importance and importance.urgent
-        if at_once:
+        at_once = False
+        if type(importance) is Importance and importance.urgent:
+            at_once = True
             notification = urgent(notification)
         notification = self._privacy.applied_to(notification)
         why = "device-absent" if sessions else "no-session"
@@ -173,7 +180,8 @@ class Publisher:
         for registration in wanted:
             missed = self._registrations.count_missed(registration)
             try:
-                delivery = await self._accept(registration, counted(notification, missed), trace)
+                accepted = self._accept(registration, counted(notification, missed), trace)
+                delivery = accepted if isinstance(accepted, Delivery) else await accepted
             except PushError as error:
                 self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
                 note(registration.node, Decision.NOT_PUBLISHED, told(error))
@@ -239,19 +247,33 @@ class Publisher:
                 node=node,
             )
 
-    async def _accept(
+    def _accept(
         self, registration: Registration, notification: Notification, trace: str = ""
-    ) -> Delivery:
+    ) -> Delivery | Awaitable[Delivery]:
+        """The delivery, or what to await where that takes time: then it takes a worker, too."""
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
-        workers = self._workers
-        if not workers.free:
-            await workers.turn()
-        workers.free -= 1
+        publish = self._publish(registration, notification, trace)
+        if not self._workers.free:
+            return self._accept_later(self._pubsub, publish)
+        accepted = self._pubsub.accept(publish)
+        if isinstance(accepted, Delivery):
+            return accepted
+        self._workers.free -= 1
+        return accepted.addBoth(self._worker_done)
+
+    async def _accept_later(self, pubsub: IPubSub, publish: Publish) -> Delivery:
+        await self._workers.turn()
+        self._workers.free -= 1
         try:
-            return await self._pubsub.accept(self._publish(registration, notification, trace))
+            accepted = pubsub.accept(publish)
+            return await accepted if isinstance(accepted, Deferred) else accepted
         finally:
-            workers.done()
+            self._workers.done()
+
+    def _worker_done(self, result: Any) -> Any:
+        self._workers.done()
+        return result
 
     def _publish(self, registration: Registration, notification: Notification, trace: str = "") -> Publish:
         account = registration.account
@@ -373,7 +395,10 @@ class Publisher:
     async def check(self, registration: Registration) -> None:
         """Warn, at enable, of a registration whose first push would fail; it is kept all the same."""
         try:
-            await self._accept(registration, Notification(PushSummary(1, None, registration.account, "")))
+            summary = PushSummary(1, None, registration.account, "")
+            accepted = self._accept(registration, Notification(summary))
+            if not isinstance(accepted, Delivery):
+                await accepted
         except PushError as error:
             self._log.warn(
                 "{account} enabled node {node} of {pubsub}, which will get no push: {reason}",
@@ -435,7 +460,8 @@ class Publisher:
             outcome: PushError | None
             trace = self._trace.begin()
             try:
-                delivery = await self._accept(registration, notification, trace)
+                accepted = self._accept(registration, notification, trace)
+                delivery = accepted if isinstance(accepted, Delivery) else await accepted
                 self._trace.note(trace, account, registration.node, Decision.ACCEPTED, "test")
                 (stored,) = await self._messages.keep(None, [delivery], 0)
                 outcome = await self._first_outcome(stored)

@@ -81,15 +81,16 @@ def importance_of(message: Element) -> Importance:
         if type(child) is str:
             continue
         uri = child.uri
-        if uri is None:
-            if child.name == "body":
-                if found is None and _text_of(child):
-                    found = MESSAGE
-            elif child.name == "subject":
-                quiet = SUBJECT_ONLY
-        elif uri in _QUIET:
+        if uri in _QUIET:
             if quiet is NO_CONTENT:
                 quiet = _QUIET[uri]
+        elif uri is None:
+            name = child.name
+            if name == "body":
+                if found is None and _text_of(child):
+                    found = MESSAGE
+            elif name == "subject":
+                quiet = SUBJECT_ONLY
         elif uri == ns.HINTS:
             if child.name == "no-store":
                 return NO_STORE
@@ -146,15 +147,13 @@ def notification_of(message: Element) -> Notification:
     """
     body: str | None = None
     for child in message.children:
-        if type(child) is str:
-            continue
-        uri = child.uri
-        if uri is None:
-            if body is None and child.name == "body":
+        if type(child) is not str:
+            uri = child.uri
+            if uri in _ENCRYPTION:
+                body = None
+                break
+            if uri is None and body is None and child.name == "body":
                 body = _text_of(child) or None
-        elif uri in _ENCRYPTION:
-            body = None
-            break
     return Notification(PushSummary(1, None, sender_of(message), body))
 
 

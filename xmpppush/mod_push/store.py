@@ -139,6 +139,10 @@ class SQLRegistrationStore:
         self._unsaved: dict[Key, None] = {}
         database.on_foreign_write(self._cache.clear)
 
+    def known(self, account: str) -> tuple[Registration, ...] | None:
+        cached = self._cache.get(account)
+        return None if cached is MISSING else cached
+
     def of(self, account: str) -> "Deferred[tuple[Registration, ...]]":
         cached = self._cache.get(account)
         if cached is not MISSING:

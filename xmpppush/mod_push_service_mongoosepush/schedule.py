@@ -83,6 +83,7 @@ class Schedule:
     Every delivery that `next` gave comes back by exactly one of `succeeded`, `finished` and `failed`.
 
     Attributes:
+        limit: How many may be in flight.
         in_flight: How many `next` gave that are not back yet.
         queued: How many wait.
         times: When what is to be looked at again; a heap, empty where `wake_time` has nothing to say.
@@ -99,7 +100,7 @@ class Schedule:
         """
         self.in_flight = 0
         self.queued = 0
-        self._limit = limit
+        self.limit = limit
         self._policy = policy
         self._chance = chance
         self._collapse = collapse
@@ -114,9 +115,9 @@ class Schedule:
         """The lane of a service."""
         lane = self._lanes.get(service)
         if lane is None:
-            lane = Lane(Breaker(self._policy, self._limit, self._chance))
+            lane = Lane(Breaker(self._policy, self.limit, self._chance))
             self._lanes[service] = lane
-            self._most = max(1, self._limit - (len(self._lanes) - 1) * (self._limit // RESERVE))
+            self._most = max(1, self.limit - (len(self._lanes) - 1) * (self.limit // RESERVE))
         return lane
 
     def add(self, delivery: Delivery, now: float) -> Sequence[Delivery]:
@@ -142,7 +143,7 @@ class Schedule:
 
     def next(self, now: float) -> Delivery | None:
         """The delivery to send now, ``None`` where that is none."""
-        if self.in_flight >= self._limit:
+        if self.in_flight >= self.limit:
             return None
         best: Lane | None = None
         fewest = self._most

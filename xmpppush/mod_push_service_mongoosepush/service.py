@@ -82,9 +82,8 @@ class MongoosePushBridge(Service):
     Delivers to a MongoosePush.
 
     Attributes:
-        outcomes: How many deliveries were ``delivered``, ``unregistered``, ``refused``, ``given-up`` or
-            ``collapsed``, and how many tries were ``postponed``.
-        by_service: The same by service and outcome.
+        by_service: By service and outcome how many deliveries were ``delivered``, ``unregistered``,
+            ``refused``, ``given-up`` or ``collapsed``, and how many tries were ``postponed``.
         latency: Seconds from accepting a message to the push service's final answer.
     """
 
@@ -118,7 +117,6 @@ class MongoosePushBridge(Service):
             collapse: ``[mod_push] collapse``: while a push to a device waits for another try, later ones
                 of its sender replace it.
         """
-        self.outcomes: Counter[str] = Counter()
         self.by_service: Counter[tuple[str, str]] = Counter(
             {(service, outcome): 0 for service in services for outcome in OUTCOMES}
         )
@@ -136,6 +134,7 @@ class MongoosePushBridge(Service):
         self._outages: dict[str, Outage] = {}  # by service, of those that had one
         self._losses: dict[type[PushError], Losses] = {Refused: Losses(), GivenUp: Losses()}
         self._timer: IDelayedCall | None = None
+        self._timer_due = 0.0
         self._firsts: dict[int, First] = {}
         self._pumping = False
         # Numbers of the rows that are in memory, or were and are not yet gone from the store.
@@ -150,6 +149,14 @@ class MongoosePushBridge(Service):
         self._stopped: Deferred[None] | None = None
         # When an account was removed: what is in memory of it from before is sent no more.
         self._removed: dict[str, float] = {}
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """As `by_service`, of all services; what there was none of is left out."""
+        outcomes: Counter[str] = Counter()
+        for (_, outcome), number in self.by_service.items():
+            outcomes[outcome] += number
+        return +outcomes
 
     @property
     def in_flight(self) -> int:
@@ -217,7 +224,8 @@ class MongoosePushBridge(Service):
                 first(TryLater("queued"))
             else:
                 self._firsts[delivery.id] = first
-        self._pump()
+        if schedule.in_flight < schedule.limit:
+            self._pump()
 
     def forget_account(self, account: str) -> None:
         """The account was removed, and its rows with it: send nothing of it that was there before."""
@@ -240,7 +248,7 @@ class MongoosePushBridge(Service):
         schedule, pool = self._schedule, self._pool
         now = self._clock.seconds()
         try:
-            while (delivery := schedule.next(now)) is not None:
+            while schedule.queued and (delivery := schedule.next(now)) is not None:
                 if self._removed and self._is_void(delivery):
                     schedule.finished(delivery, now, answered=False)
                     self._drop(delivery)
@@ -251,24 +259,39 @@ class MongoosePushBridge(Service):
                     continue
                 pool.post(delivery.path, delivery.body).addCallbacks(
                     self._answered, self._failed, (delivery,), errbackArgs=(delivery,)
-                ).addErrback(self._bug)
+                )
         finally:
             self._pumping = False
-        if schedule.times or self._timer is not None:
+        if schedule.times and (self._timer is None or schedule.times[0][0] < self._timer_due):
             self._set_timer()
 
+    # The two raise nothing; an errback behind them would cost more than all they do.
+
     def _answered(self, response: Response, delivery: Delivery) -> None:
-        error = outcome_of(response.code, response.body, response.retry_after)
+        try:
+            self._has_answer(response, delivery)
+        except Exception:
+            self._bug(Failure())
+
+    def _failed(self, failure: Failure, delivery: Delivery) -> None:
+        try:
+            self._has_none(failure, delivery)
+        except Exception:
+            self._bug(Failure())
+
+    def _has_answer(self, response: Response, delivery: Delivery) -> None:
+        code, now = response.code, self._clock.seconds()
+        error = None if 200 <= code < 300 else outcome_of(code, response.body, response.retry_after)
         if not isinstance(error, TryLater):
-            self.latency.observe(self._clock.seconds() - delivery.created)
+            self.latency.observe(now - delivery.created)
             if self._outages:
                 self._is_well(delivery.service)
         if error is None:
-            gone = self._schedule.succeeded(delivery, self._clock.seconds())
+            gone = self._schedule.succeeded(delivery, now)
             if gone:
                 self._replaced(gone)
             self._count(delivery, "delivered")
-            self._note(delivery, Decision.DELIVERED, f"HTTP {response.code}", delivery.attempts + 1)
+            self._note(delivery, Decision.DELIVERED, f"HTTP {code}", delivery.attempts + 1)
             self._settle(delivery.id)
             if self._firsts:
                 self._tell_first(delivery, None)
@@ -276,20 +299,20 @@ class MongoosePushBridge(Service):
             if isinstance(error, TryLater):
                 self._is_troubled(delivery.service, error)
             self._conclude(delivery, error)
-        if self._schedule.queued or self._timer is not None:
+        schedule = self._schedule
+        if schedule.queued and schedule.in_flight < schedule.limit:
             self._pump()
         if self._stopped is not None:
             self._check_stopped()
 
-    def _failed(self, failure: Failure, delivery: Delivery) -> None:
+    def _has_none(self, failure: Failure, delivery: Delivery) -> None:
         error = failure.value
         if not isinstance(error, DeliveryError):
             # A bug of ours must not lose the notification; it is tried again, up to its age.
             self._log.failure("request for node {node} failed", failure, node=delivery.node)
             error = TryLater("internal error")
         self._conclude(delivery, error, answered=False)
-        if self._schedule.queued or self._timer is not None:
-            self._pump()
+        self._pump()
         self._check_stopped()
 
     def _bug(self, failure: Failure) -> None:
@@ -298,7 +321,6 @@ class MongoosePushBridge(Service):
     # Concluding.
 
     def _count(self, delivery: Delivery, outcome: str) -> None:
-        self.outcomes[outcome] += 1
         self.by_service[delivery.service, outcome] += 1
 
     def _note(
@@ -465,17 +487,15 @@ class MongoosePushBridge(Service):
     # Waiting for another try: one timer, for the earliest.
 
     def _set_timer(self) -> None:
+        """For the first of the times to come; where that became void meanwhile, `_due` finds nothing."""
         due = self._schedule.wake_time()
-        timer = self._timer
         if due is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
             return
-        if timer is not None:
-            if timer.getTime() <= due:
+        if self._timer is not None:
+            if self._timer_due <= due:
                 return
-            timer.cancel()
+            self._timer.cancel()
+        self._timer_due = due
         self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._due)
 
     def _due(self) -> None:
@@ -489,7 +509,8 @@ class MongoosePushBridge(Service):
         self._settled.append(number)
         if self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush)
-        self._check_stopped()
+        if self._stopped is not None:
+            self._check_stopped()
 
     def _flush(self) -> None:
         self._flush_call = None

@@ -42,7 +42,7 @@ from xmpppush.server.rules import (
 from xmpppush.server.sm import StreamManagement
 from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import error_reply
-from xmpppush.xep.xml import to_xml
+from xmpppush.xep.xml import relayed_xml
 
 MAX_REMEMBERED = 10_000  # sessions that are over
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
@@ -323,7 +323,7 @@ class XMPPServer(Service):
         if first and len(sessions) > 1:
             self._copy("received", account, stanza, plan.sessions)
         if plan.sessions:
-            xml = to_xml(stanza)
+            xml = relayed_xml(stanza)
             if kind in ("chat", "normal") and _is_any_managed(plan.sessions) and is_worth_storing(stanza):
                 handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
             what = stanza if kind == "groupchat" else handed
@@ -373,10 +373,10 @@ class XMPPServer(Service):
             return None
         # From here on it waits for the disk.
         kept: Deferred[Any] = self._messages.keep(offline, deliveries, self._offline_limit)
-        kept.addCallbacks(self._kept, self._not_kept, errbackArgs=(stanza, deliveries, failed)).addErrback(
-            self._push_failed, stanza
+        # They raise nothing; an errback behind them would cost more than they do.
+        return kept.addCallbacks(
+            self._kept, self._not_kept, (stanza,), errbackArgs=(stanza, deliveries, failed)
         )
-        return kept
 
     # Copies for the account's other clients (XEP-0280). Nothing is stored of them.
 
@@ -395,7 +395,7 @@ class XMPPServer(Service):
             if session.carbons and session not in without and session.full != stanza.attributes.get("from")
         ]
         if others and is_copied(stanza, message_type(stanza)):
-            forwarded = to_xml(stanza).replace("<message", f"<message xmlns='{ns.CLIENT}'", 1)
+            forwarded = relayed_xml(stanza).replace("<message", f"<message xmlns='{ns.CLIENT}'", 1)
             for session in others:
                 session.send_xml(
                     f"<message from={quoteattr(account)} to={quoteattr(session.full)} type='chat'>"
@@ -403,9 +403,12 @@ class XMPPServer(Service):
                     f"</forwarded></{direction}></message>"
                 )
 
-    def _kept(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self._push.enqueue(delivery)  # type: ignore[union-attr]
+    def _kept(self, deliveries: Sequence[Delivery], stanza: Element) -> None:
+        try:
+            for delivery in deliveries:
+                self._push.enqueue(delivery)  # type: ignore[union-attr]
+        except Exception:
+            self._push_failed(Failure(), stanza)
 
     def _not_kept(
         self,
@@ -415,9 +418,12 @@ class XMPPServer(Service):
         failed: Callable[[Failure, Element], None],
     ) -> None:
         error = failure.value
-        if deliveries and isinstance(error, PushError):
-            self._push.dropped(deliveries, error)  # type: ignore[union-attr]
-        failed(failure, stanza)
+        try:
+            if deliveries and isinstance(error, PushError):
+                self._push.dropped(deliveries, error)  # type: ignore[union-attr]
+            failed(failure, stanza)
+        except Exception:
+            self._push_failed(Failure(), stanza)
 
     def _push_failed(self, failure: Failure, stanza: Element) -> None:
         account = stanza["to"].partition("/")[0]

@@ -19,7 +19,7 @@ from xmpppush.interfaces import IMessageStore, ISession
 from xmpppush.model import OfflineMessage
 from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.xep.times import stamp_of
-from xmpppush.xep.xml import to_xml
+from xmpppush.xep.xml import relayed_xml
 
 PORTION = 64 * 1024
 BATCH = 16  # messages read from the storage at a time
@@ -34,7 +34,7 @@ def with_delay(stanza: Element, server: str, now: float) -> str:
         server: Domain that kept it.
         now: Seconds since the epoch.
     """
-    return delayed(to_xml(stanza), server, now)
+    return delayed(relayed_xml(stanza), server, now)
 
 
 def delayed(xml: str, server: str, now: float) -> str:

@@ -71,7 +71,8 @@ class StreamParser:
     The stream's own namespace, such as ``jabber:client``, becomes ``None`` (``uri`` and ``defaultUri``)
     on a stanza and within it, as long as every ancestor in the stanza is in it too. Below an element of
     another namespace it stays what it is, so that a forwarded message can be told from a real one.
-    Everything else is as domish makes it; ``toXml(defaultUri=NAMESPACE)`` gives the stanza back.
+    Everything else is as domish makes it; ``toXml(defaultUri=NAMESPACE)`` gives the stanza back. Most
+    stanzas also have ``raw``, see `xmpppush.xep.xml.relayed_xml`.
 
     A callback may call `stop`; what follows in the same segment is then dropped, unread.
 
@@ -100,11 +101,14 @@ class StreamParser:
         "_name_size",
         "_names",
         "_namespace",
+        "_plain",
         "_prefixes",
         "_qnames",
         "_received",
         "_rescanned",
         "_root",
+        "_segment",
+        "_segment_start",
         "_stanza_start",
         "_started",
         "_stopped",
@@ -140,7 +144,10 @@ class StreamParser:
         self._fed = 0
         self._held = b""
         self._rescanned = 0
+        self._segment = b""
+        self._segment_start = 0
         self._stanza_start = 0
+        self._plain = True  # the header declares no prefix but 'stream'
         self._stopped = False
 
         parser = expat.ParserCreate("UTF-8", " ", self._names)
@@ -234,8 +241,18 @@ class StreamParser:
         if self._stopped:
             raise _Stopped
         parser = self._expat
+        begun = self._segment
+        self._segment = begun + data if begun else data
+        self._segment_start = self._fed - len(begun)
         self._fed += len(data)
         parser.Parse(data)
+        begun = b""
+        if self._current is not None:
+            # The stanza's beginning is kept for its 'raw', but no idle client's memory is spent on that.
+            start = self._stanza_start - self._segment_start
+            if start >= 0 and len(self._segment) - start <= _STEP:
+                begun = self._segment[start:]
+        self._segment = begun
         unread = self._fed - parser.CurrentByteIndex
         if unread:
             self._rescanned += unread
@@ -253,12 +270,13 @@ class StreamParser:
             uri, local, prefix = self._qnames[name]
         except KeyError:
             uri, local, prefix = self._qnames[name] = _split(name)
-        for key in attributes:
-            if " " in key:
+        if attributes:
+            if " " in "".join(attributes):
                 attributes = {self._key(key): value for key, value in attributes.items()}
-                break
-        if len(attributes) > MAX_ATTRIBUTES:
-            raise StreamFault("policy-violation", f"an element has {MAX_ATTRIBUTES} attributes at the most")
+            if len(attributes) > MAX_ATTRIBUTES:
+                raise StreamFault(
+                    "policy-violation", f"an element has {MAX_ATTRIBUTES} attributes at the most"
+                )
 
         parent = self._current
         # Faster than Element.__init__, which looks for defaults that are known here.
@@ -339,6 +357,9 @@ class StreamParser:
         end = self._expat.CurrentByteIndex
         if end - self._stanza_start > self._max_size:
             raise StreamFault("policy-violation", f"a stanza has {self._max_size} bytes at the most")
+        start = self._stanza_start - self._segment_start
+        if start >= 0 and self._plain and element.children:
+            element.raw = self._segment[start : end - self._segment_start]  # type: ignore[attr-defined]
         self._stanza_start = end
         self._rescanned = 0
         if self._prefixes:
@@ -370,6 +391,8 @@ class StreamParser:
         # Of the header alone: it shows which namespace its children are in.
         if prefix is None:
             self._default = uri or ""
+        elif prefix != "stream":
+            self._plain = False
 
     def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
         if encoding is not None and encoding.upper() != "UTF-8":

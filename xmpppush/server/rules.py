@@ -108,11 +108,12 @@ def is_worth_storing(stanza: Element) -> bool:
     for child in stanza.children:
         if type(child) is str:
             continue
-        if child.uri == ns.HINTS:
+        uri = child.uri
+        if uri == ns.HINTS:
             if child.name == "store":
                 return True
             if child.name == "no-store":
                 return False
-        elif child.uri != CHAT_STATES and child.name != "thread":
+        elif not content and uri != CHAT_STATES and child.name != "thread":
             content = True
     return content
