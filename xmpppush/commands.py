@@ -41,6 +41,7 @@ from xmpppush.server.sasl import derive_keys
 from xmpppush.storage import open_inline
 from xmpppush.storage.migrate import current, upgrade
 from xmpppush.stories import Story, as_values, is_under_way, stories_of, told
+from xmpppush.testing.emulate import emulate
 from xmpppush.trace import NO_TRACE, Trace
 
 T = TypeVar("T")
@@ -680,6 +681,9 @@ def demo(once: bool) -> None:
     from xmpppush.demo import run  # slixmpp and asyncio, for this one only
 
     raise SystemExit(run(once=once))
+
+
+main.add_command(emulate)
 
 
 if __name__ == "__main__":
