@@ -255,6 +255,7 @@ class Application(MultiService):
                 push_service=bridge,
                 clock=reactor,
                 notify=section.notify,
+                notify_inactive=section.notify_inactive,
                 privacy=Privacy(
                     section.include_body,
                     section.include_sender,

@@ -352,7 +352,8 @@ class Schedule:
             device.not_before = min(device.not_before, now + self._policy.cap)
             device.state = RETRY
             device.wake = self._wake_at(device.not_before, device)
-        elif device.in_flight and 0 <= now - device.started < GAP:
+        elif device.in_flight and device.started <= now < device.started + GAP:
+            # Compared as it is written down: 'now - started' may be below the gap when its time has come.
             device.state = HELD
             device.wake = self._wake_at(device.started + GAP, device)
         else:

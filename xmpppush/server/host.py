@@ -333,7 +333,7 @@ class XMPPServer(Service):
         if plan.sessions:
             xml = relayed_xml(stanza)
             if kind in ("chat", "normal") and _is_any_managed(plan.sessions) and is_worth_storing(stanza):
-                handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
+                handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind, notified)
             what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
                 held = self._offline.send(session, stanza, xml, what) or held
@@ -346,7 +346,7 @@ class XMPPServer(Service):
         deliveries: Sequence[Delivery] = ()
         if self._push is not None:
             try:
-                deliveries = await self._push.deliveries_for(account, stanza, sessions)
+                deliveries = await self._push.deliveries_for(account, stanza, sessions, notified)
             except StorageError:
                 failed(Failure(), stanza)
                 if handed is None:
@@ -354,10 +354,6 @@ class XMPPServer(Service):
             except Exception:
                 # A plugin's fault, perhaps; the message is none the worse for it.
                 self._push_failed(Failure(), stanza)
-        if notified and deliveries:
-            told = [each for each in deliveries if (each.pubsub, each.node) in notified]
-            deliveries = [each for each in deliveries if each not in told]
-            self._push.dropped(told, None)  # type: ignore[union-attr]
         if held is not None:
             held.elsewhere = len(plan.sessions) > 1
             held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
@@ -368,9 +364,8 @@ class XMPPServer(Service):
             return None
         if handed is not None:
             now = self._clock.seconds()
-            message = OfflineMessage(
-                0, account, delayed(handed.xml, to.host, now), now, handed.pushed is not None
-            )
+            due = self._handed.is_push_due(handed, notified)
+            message = OfflineMessage(0, account, delayed(handed.xml, to.host, now), now, due)
             return self._handed.store(handed, message, deliveries).addErrback(
                 self._not_handed, handed, plan.sessions, stanza, deliveries
             )
