@@ -91,6 +91,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._body: list[bytes] = []
         self._body_size = 0
         self._head_size: int | None = 0  # None: the head is complete, this is the body
+        self._complete = False  # has a request ended in these octets?
         self._waiting: deque[tuple[HTTPRequest, bool]] = deque()
         self._answering = False
         self._unread_answers = False
@@ -123,7 +124,10 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         except httptools.HttpParserError:
             self._refuse(400, "bad_request")
             return
-        if self._head_size is not None:
+        if self._complete:
+            # What is behind a whole request, the beginning of the next head, is counted with its next octets.
+            self._complete = False
+        elif self._head_size is not None:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD and not self._closing:
                 self._refuse(431, "header_fields_too_large")
@@ -191,6 +195,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         if self._closing or self._last_request:
             return
         self._head_size = 0
+        self._complete = True
         request = HTTPRequest(
             self._parser.get_method().decode("latin-1"),
             self._url.split(b"?", 1)[0],

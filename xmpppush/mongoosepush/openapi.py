@@ -5,8 +5,6 @@ from typing import Any
 
 from xmpppush.mongoosepush.schemas import ALERT, EXTENSIONS, SILENT, V1, WITH_ALERT, Schema
 
-MAX_DEVICE_ID = 4096
-
 DESCRIPTIONS: Mapping[str, str] = {
     "service": "Which kind of device it is.",
     "alert": "What the phone shows.",
@@ -90,8 +88,8 @@ def _notification(version: str) -> dict[str, Any]:
                 "name": "device_id",
                 "in": "path",
                 "required": True,
-                "description": "What the provider knows the device by, percent-encoded.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": MAX_DEVICE_ID},
+                "description": "What the provider knows the device by; 4096 octets at the most.",
+                "schema": {"type": "string", "minLength": 1},
             }
         ],
         "post": {
@@ -148,14 +146,16 @@ def _shown(name: str, rule: Schema) -> dict[str, Any]:
     if name == "alert":
         return {"$ref": "#/components/schemas/Alert"}
     if rule["type"] == "integer":
-        return {"anyOf": [dict(rule), {"type": "string", "pattern": _NUMERAL}]}
+        numeral = _NATURAL if rule["minimum"] == 0 else _NUMERAL
+        return {"anyOf": [dict(rule), {"type": "string", "pattern": numeral}]}
     if rule["type"] == "boolean":
         return {"anyOf": [dict(rule), {"type": "string", "enum": ["true", "false"]}]}
     return dict(rule)
 
 
-# Whether it is in range a pattern cannot say.
-_NUMERAL = "^[+-]?[0-9]{1,18}$"
+# More digits are taken where the number is in range, which a pattern cannot say.
+_NUMERAL = "^[+-]?[0-9]{1,9}$"
+_NATURAL = "^[+]?[0-9]{1,11}$"
 _INVALID: Schema = {
     "type": "object",
     "additionalProperties": False,

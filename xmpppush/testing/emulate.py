@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FAULT_HELP = (
     "What goes wrong: 'WHAT key=value...', e.g. '503 times=10', 'Unregistered token=dead*',"
-    " 'goaway after=500', 'silence every=100', 'delay=0.5'. May be given more than once."
+    " 'goaway after=500 times=1', 'silence every=100', 'delay=0.5'. May be given more than once."
 )
 
 

@@ -228,8 +228,8 @@ class APNsEmulator(Emulator):
         reason = USUAL.get(word, word)
         return self._refuse(reason, dict(request.headers), request.token, retry_after)
 
-    def knows(self, word: str) -> bool:
-        return word in REASONS or word in USUAL
+    def knows(self, word: str, on: str) -> bool:
+        return on == "send" and (word in REASONS or word in USUAL)
 
     def _refuse(self, reason: str, headers: dict[bytes, bytes], token: str, retry_after: int = 0) -> Reply:
         content: dict[str, Any] = {"reason": reason}

@@ -4,7 +4,7 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions, TLSVersion
@@ -65,14 +65,13 @@ class Emulator:
         self.server = server
         self._clock = clock
         self._listening: Any = None
+        self._stopped: Deferred[None] | None = None
         self._timers: set[IDelayedCall] = set()
 
     # Starting and stopping.
 
     def listen(self, reactor: Any, port: int = 0, interface: str = "127.0.0.1") -> "Deferred[int]":
         """Fires with the port; 0 takes a free one."""
-        from twisted.internet.defer import succeed
-
         if self._clock is None:
             self._clock = reactor
         factory = Factory.forProtocol(lambda: _Negotiating(self))
@@ -97,8 +96,8 @@ class Emulator:
             await listening.stopListening()
         for connection in list(self.open):
             connection.transport.abortConnection()
-        self._stopped: Deferred[None] = Deferred()
         if self.open:
+            self._stopped = Deferred()
             await self._stopped
 
     @property
@@ -149,8 +148,8 @@ class Emulator:
     def closed(self, connection: Any) -> None:
         if connection in self.open:
             self.open.remove(connection)
-        if self._listening is None and not self.open and hasattr(self, "_stopped"):
-            stopped, self._stopped = self._stopped, Deferred()
+        if self._stopped is not None and not self.open:
+            stopped, self._stopped = self._stopped, None
             stopped.callback(None)
 
     def received_request(self, request: Request) -> None:
@@ -245,14 +244,14 @@ class Emulator:
         Raises:
             BadFault: It is not.
         """
-        if fault.what not in kinds.ACTIONS and fault.what and not self.knows(fault.what):
+        if fault.what and fault.what not in kinds.ACTIONS and not self.knows(fault.what, fault.on):
             raise kinds.BadFault(
                 f"{fault.what}: neither a status or reason of {self.service} nor one of"
                 f" {', '.join(sorted(kinds.ACTIONS))}"
             )
 
-    def knows(self, word: str) -> bool:
-        """Is ``word`` a reason or a status of this provider's?"""
+    def knows(self, word: str, on: str) -> bool:
+        """Is ``word`` a reason or a status of this provider's, for what `Fault.on` says?"""
         raise NotImplementedError
 
 

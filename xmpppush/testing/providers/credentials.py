@@ -177,7 +177,8 @@ def topics_of(certificate: x509.Certificate) -> tuple[str, ...]:
         listed, _rest = decode(extension.public_bytes())
     except (x509.ExtensionNotFound, PyAsn1Error):
         return own
-    return tuple(dict.fromkeys((*own, *(str(each) for each in listed if isinstance(each, UTF8String)))))
+    parts = [listed[position] for position in range(len(listed))]
+    return tuple(dict.fromkeys((*own, *(str(each) for each in parts if isinstance(each, UTF8String)))))
 
 
 @frozen

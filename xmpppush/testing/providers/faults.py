@@ -1,7 +1,7 @@
 """
 What an emulator does wrong, and when: a fault is a word and a few ``key=value``.
 
-``Unregistered token=dead*``, ``503 times=10``, ``goaway after=500``, ``429 every=100 retry_after=3``,
+``Unregistered token=dead*``, ``503 times=10``, ``goaway after=500 times=1``, ``429 every=100 retry_after=3``,
 ``silence token=00ff``, ``delay=0.5``. The same keys as JSON: ``{"what": "503", "times": 10}``.
 """
 

@@ -178,8 +178,9 @@ class FCMEmulator(Emulator):
     def kind_of(self, request: Request) -> str:
         return "oauth" if request.path.partition("?")[0] == "/token" else "send"
 
-    def knows(self, word: str) -> bool:
-        return word in ERRORS or word in USUAL or word in OAUTH_ERRORS or word in OAUTH_USUAL
+    def knows(self, word: str, on: str) -> bool:
+        words, statuses = (OAUTH_ERRORS, OAUTH_USUAL) if on == "oauth" else (ERRORS, USUAL)
+        return word in words or word in statuses
 
     def respond(self, request: Request) -> tuple[Reply, Any]:
         if self.kind_of(request) == "oauth":

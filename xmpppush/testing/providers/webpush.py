@@ -192,8 +192,8 @@ class WebPushEmulator(Emulator):
     def token_of(self, request: Request) -> str:
         return request.path[6:] if request.path.startswith("/push/") else ""
 
-    def knows(self, word: str) -> bool:
-        return word in REASONS or word in USUAL
+    def knows(self, word: str, on: str) -> bool:
+        return on == "send" and (word in REASONS or word in USUAL)
 
     def respond(self, request: Request) -> tuple[Reply, Any]:
         try:
