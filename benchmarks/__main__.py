@@ -41,6 +41,11 @@ def main() -> None:
 @main.command()
 @click.option("--messages", default=Load().messages, show_default=True, help="In each run.")
 @click.option("--users", default=Load().users, show_default=True, help="Absent users with push enabled.")
+@click.option(
+    "--registrations",
+    default=0,
+    help="In the store from the beginning; --users of them, at random, get messages.",
+)
 @click.option("--senders", default=Load().senders, show_default=True, help="Connections that write.")
 @click.option("--in-flight", default=0, help="Pushes outstanding at the most; default: as TCP lets.")
 @click.option("--rate", default=0.0, help="Messages a second; default: as fast as they are taken.")
@@ -54,6 +59,7 @@ def main() -> None:
 def pipeline(
     messages: int,
     users: int,
+    registrations: int,
     senders: int,
     in_flight: int,
     rate: float,
@@ -66,7 +72,9 @@ def pipeline(
     as_json: bool,
 ) -> None:
     """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
-    load = Load(messages, users, senders, in_flight, rate, runs)
+    if registrations and users > registrations:
+        raise click.UsageError("more --users than --registrations")
+    load = Load(messages, users, registrations, senders, in_flight, rate, runs)
     setup = Setup(
         agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None
     )
@@ -147,10 +155,14 @@ def milliseconds(ordered: Sequence[float], percent: float) -> str:
 
 @main.command()
 @click.option("--messages", default=LOAD.messages, show_default=True)
-def instructions(messages: int) -> None:
+@click.option("--users", default=LOAD.users, show_default=True, help="As for pipeline.")
+@click.option("--registrations", default=0, help="As for pipeline.")
+def instructions(messages: int, users: int, registrations: int) -> None:
     """Instructions for each push, counted by valgrind: the same however busy the machine is."""
+    if registrations and users > registrations:
+        raise click.UsageError("more --users than --registrations")
     try:
-        click.echo(f"{count(messages) / 1000:,.1f} thousand instructions a push")
+        click.echo(f"{count(messages, users, registrations) / 1000:,.1f} thousand instructions a push")
     except ServerFailed as error:
         raise click.ClickException(str(error)) from None
 
@@ -185,6 +197,7 @@ def table(result: Result) -> str:
     for label, name, factor, form in FIGURES:
         values = [form.format(getattr(run, name) * factor) for run in result.runs]
         lines.append(row(label, values, form.format(result.middle(name) * factor)))
+    lines.append(f"start: {result.start:.1f} s, {result.rss_at_start / 2**20:.0f} MiB RSS")
     lines.append(f"after the stop: {result.queued} deliveries queued, {result.offline} messages offline")
     lines.append(yardstick_line(result.yardstick, result.middle("cpu_us")))
     return "\n".join(lines)

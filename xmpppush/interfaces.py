@@ -59,6 +59,9 @@ class IDatabase(Interface):
     def read(function: Callable[..., Any], *args: object) -> "Deferred[Any]":
         """Run ``function(cursor, *args)`` on what is committed; it only selects."""
 
+    def read_apart(function: Callable[..., Any], *args: object) -> "Deferred[Any]":
+        """As `read`, for what takes long: neither the reactor nor a write waits for it."""
+
     def on_rollback(callback: Callable[[], object]) -> None:
         """
         Have ``callback`` called where writes run, when what a function noted beside the database is void.

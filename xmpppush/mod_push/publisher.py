@@ -34,11 +34,13 @@ from xmpppush.mod_push.rules import (
     counted,
     is_urgent,
     is_waiting,
+    reads,
     sender_of,
     still_to_tell,
     to_notify,
     urgent,
     verdict_on,
+    why_not_there,
 )
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
@@ -173,7 +175,10 @@ class Publisher:
             why = "account-online" if self._notify == "account-offline" else "device-online"
             self.decisions["online"] += len(enabled) - len(registrations)
             for registration in left_out(enabled, registrations):
-                note(registration.node, Decision.ONLINE, why)
+                resource = registration.resource
+                if self._notify == "account-offline":
+                    resource = next((name for name, each in sessions.items() if reads(each)), "")
+                note(registration.node, Decision.ONLINE, why, resource=resource)
             if not registrations:
                 return ()
         if importance is None:
@@ -191,7 +196,8 @@ class Publisher:
             waiting, registrations = registrations, self._without_waiting(registrations)
             self.decisions["suspended"] += len(waiting) - len(registrations)
             for registration in left_out(waiting, registrations):
-                note(registration.node, Decision.SUSPENDED, registration.reason)
+                next_try = registration.next_try
+                note(registration.node, Decision.SUSPENDED, registration.reason, until=next_try)
         wanted = self._plugin.publish_notification(account, notification, registrations)
         if len(wanted) < len(registrations):
             self.decisions["filtered"] += len(registrations) - len(wanted)
@@ -202,7 +208,6 @@ class Publisher:
             at_once = True
             notification = urgent(notification)
         notification = self._privacy.applied_to(notification)
-        why = "device-absent" if sessions else "no-session"
         deliveries = []
         for registration in wanted:
             missed = self._registrations.count_missed(registration)
@@ -218,7 +223,12 @@ class Publisher:
             if self._outages:
                 self._is_well(registration.pubsub)
             self.decisions["push"] += 1
-            note(registration.node, Decision.ACCEPTED, "device-inactive" if registration in asleep else why)
+            why = "no-session"
+            if sessions:
+                why = why_not_there(sessions.get(registration.resource))
+                if registration in asleep:
+                    why = "device-inactive"
+            note(registration.node, Decision.ACCEPTED, why)
             if registration.errors:
                 start(self._succeeded(registration, trace), self._not_noted, registration)
             if self._batches is not None and not at_once:
@@ -387,7 +397,9 @@ class Publisher:
         if errors >= self._max_errors:
             next_try = self._clock.seconds() + self._suspend_retry
             await self._registrations.suspend(*key, reason, next_try)
-            self._trace.note(trace, registration.account, registration.node, Decision.DISABLED, "errors")
+            self._trace.note(
+                trace, registration.account, registration.node, Decision.DISABLED, "errors", until=next_try
+            )
             self._log.warn(
                 "registration of {account} for node {node} suspended; the next try is in {seconds} s",
                 account=registration.account,

@@ -203,6 +203,17 @@ def is_urgent(importance: bool | Importance) -> bool:
     return type(importance) is Importance and importance.push and importance.urgent
 
 
+def why_not_there(session: Connected | None) -> str:
+    """The trace's word for why nobody reads there; of a session for which `reads` says so, or of none."""
+    if session is None:
+        return "device-absent"
+    if session.hibernated:
+        return "device-hibernated"
+    if not session.answering:
+        return "device-silent"
+    return "device-unavailable"
+
+
 def has_reader(sessions: Iterable[Connected]) -> bool:
     """Is anybody there who gets messages?"""
     return any(reads(session) for session in sessions)

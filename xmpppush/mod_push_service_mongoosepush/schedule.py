@@ -257,6 +257,14 @@ class Schedule:
             return True
         return bool(device.queue) and (device.state == RETRY or device.lane.breaker.is_open)
 
+    def newest_like(self, delivery: Delivery) -> Delivery | None:
+        """What waits in the place of one that was replaced, ``None`` where nothing does any more."""
+        device = self._devices.get(delivery.path)
+        if device is None or device.newest is None:
+            return None
+        newest = device.newest.get(collapse_key(delivery))
+        return newest if newest is not delivery else None
+
     # Time.
 
     def wake_time(self) -> float | None:
