@@ -35,6 +35,7 @@ TOOLS = (
     "xmpppush.batches",
     "xmpppush.cache",
     "xmpppush.certificates",
+    "xmpppush.clock",
     "xmpppush.http*",
     "xmpppush.listening",
     "xmpppush.logs",
