@@ -607,3 +607,15 @@ def test_a_virtual_registration_goes_with_its_device():
     world.enabled(pubsub="v.localhost", node="node-1", created=0.0)
     world.publisher.unregistered(a_delivery(pubsub="v.localhost"))
     assert world.registrations == ()
+
+
+def test_a_registered_device_that_is_gone_is_known_by_the_app_server():
+    """Its registration names no device: the app server says which one it is."""
+    world = World()
+    options = {"pushModule": "m"}
+    world.enabled(options=options, created=0.0)
+    world.publisher.unregistered(a_delivery(service="fcm@a", path="/other"))
+    assert len(world.registrations) == 1
+    world.pubsub.accept = lambda publish: a_delivery(service="fcm@a")
+    world.publisher.unregistered(a_delivery(service="fcm@a"))
+    assert world.registrations == ()

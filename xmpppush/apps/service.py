@@ -164,6 +164,8 @@ class Apps:
         if app is None:
             # The operator took it out of the configuration and may put it back.
             raise TryLater(f"app {device.app} is not configured")
+        if app.domains and device.domain not in app.domains:
+            raise Forbidden("not for this domain")
         self._check_rate(app, publish)
         return self._prepare(app, device, publish)
 

@@ -2,7 +2,7 @@
 What every implementation of the store contracts does.
 
 Each check is a coroutine of a fresh, empty storage: an object with ``accounts``, ``rosters``,
-``registrations``, ``nodes``, ``messages`` and ``traces``. Run all of `CHECKS` on yours::
+``registrations``, ``nodes``, ``devices``, ``messages`` and ``traces``. Run all of `CHECKS` on yours::
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     @pytest_twisted.ensureDeferred
@@ -13,19 +13,28 @@ Each check is a coroutine of a fresh, empty storage: an object with ``accounts``
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import gatherResults
+from attrs import evolve
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from xmpppush.errors import AccountExists, NodeExists, OfflineFull, TooManyNodes, TooManyRegistrations
+from xmpppush.errors import (
+    AccountExists,
+    LimitReached,
+    NodeExists,
+    OfflineFull,
+    TooManyNodes,
+    TooManyRegistrations,
+)
 from xmpppush.interfaces import (
     IAccountStore,
+    IDeviceStore,
     IMessageStore,
     INodeStore,
     IRegistrationStore,
     IRosterStore,
     ITraceStore,
 )
-from xmpppush.model import Account, RosterItem, ScramKeys, TraceLimits, TraceNote
+from xmpppush.model import Account, Device, RosterItem, ScramKeys, TraceLimits, TraceNote
 from xmpppush.testing.builders import a_delivery, a_node, a_registration, an_offline_message
 
 Check: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -684,3 +693,78 @@ async def traces_travel_with_deliveries(storage: Any) -> None:
     """The id of the story is in the queue's row."""
     await storage.messages.keep(None, [a_delivery(trace="t1")], 0)
     assert [delivery.trace for delivery in await storage.messages.queued(0, 9)] == ["t1"]
+
+
+# Devices
+
+
+def a_device(**changes: Any) -> Device:
+    values: dict[str, Any] = {
+        "host": PUBSUB,
+        "node": "node-1",
+        "app": "chat",
+        "way": "p2",
+        "key": "key-1",
+        "owner": "owner-1",
+        "publisher": "owner-1",
+        "domain": "localhost",
+        "token": "token-1",
+        "secret": "secret-1",
+        "data": {"account": "x"},
+        "created": 1000.0,
+        "renewed": 1000.0,
+    }
+    return Device(**{**values, **changes})
+
+
+async def device_of(storage: Any, node: str) -> Device | None:
+    found = storage.devices.get(PUBSUB, node)
+    device: Device | None = await found if isinstance(found, Deferred) else found
+    return device
+
+
+@check
+async def devices_come_back_as_they_were(storage: Any) -> None:
+    """The contract is kept; also the second time, out of memory, and where there is none."""
+    assert verifyObject(IDeviceStore, storage.devices)
+    assert await storage.devices.put(a_device(), 9) == a_device()
+    for _ in range(2):
+        assert await device_of(storage, "node-1") == a_device()
+        assert await device_of(storage, "node-2") is None
+
+
+@check
+async def devices_that_register_again_keep_node_and_secret(storage: Any) -> None:
+    """Token, data and time are new; no room is needed."""
+    await storage.devices.put(a_device(), 1)
+    assert await device_of(storage, "node-1") == a_device()
+    again = a_device(node="node-2", secret="other", token="token-2", data={}, created=2.0, renewed=2.0)  # noqa: S106
+    now = a_device(token="token-2", data={}, renewed=2.0)  # noqa: S106
+    assert await storage.devices.put(again, 1) == now
+    assert await device_of(storage, "node-1") == now
+    assert await device_of(storage, "node-2") is None
+
+
+@check
+async def devices_are_limited(storage: Any) -> None:
+    """For each owner and app."""
+    await storage.devices.put(a_device(), 1)
+    more = a_device(node="node-2", key="key-2")
+    assert await raised(LimitReached, storage.devices.put(more, 1))
+    await storage.devices.put(evolve(more, app="other"), 1)
+    await storage.devices.put(a_device(node="node-3", key="key-3", owner="owner-3"), 1)
+
+
+@check
+async def devices_are_removed(storage: Any) -> None:
+    """By key; or that very one, unless it registered again."""
+    await storage.devices.put(a_device(), 9)
+    assert await device_of(storage, "node-1") is not None
+    assert not await storage.devices.remove(PUBSUB, "key-2")
+    assert not await storage.devices.remove_same(a_device(renewed=999.0))
+    assert await storage.devices.remove_same(a_device())
+    assert await device_of(storage, "node-1") is None
+    await storage.devices.put(a_device(), 9)
+    assert await device_of(storage, "node-1") is not None
+    assert await storage.devices.remove(PUBSUB, "key-1")
+    assert await device_of(storage, "node-1") is None
