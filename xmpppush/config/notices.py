@@ -7,14 +7,13 @@ Whoever makes one of these work removes its line here.
 from collections.abc import Collection, Iterator, Mapping
 
 from xmpppush.config.sections import Config
-from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s", "http")
 SECTIONS_TO_COME = ("component", "s2s")
 SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
-NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
+NODE_TYPES = ("push", "flat")
 
 
 def notices_of(config: Config, given: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -42,12 +41,6 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
         if not config.server.domains:
             yield "[mod_push]", "has no effect without a served domain"
     if config.mod_pubsub is not None:
-        for name in config.mod_pubsub.plugins:
-            if name not in NODE_TYPES:
-                hint = (
-                    "" if name in NODE_TYPES_TO_COME else suggestion(name, (*NODE_TYPES, *NODE_TYPES_TO_COME))
-                )
-                yield f"[mod_pubsub] plugins '{name}'", NO_EFFECT + hint
         if config.bridge is None:
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
     elif config.bridge is not None:

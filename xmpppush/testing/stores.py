@@ -405,8 +405,8 @@ async def nodes_are_deleted_with_their_affiliations(storage: Any) -> None:
     """A new node with the name begins from nothing."""
     await storage.nodes.create(a_node(affiliations={ALICE: "owner", BOB: "outcast"}), 5)
     await storage.nodes.get(PUBSUB, "node-1")
-    assert await storage.nodes.delete(PUBSUB, "node-1") is True
-    assert await storage.nodes.delete(PUBSUB, "node-1") is False
+    assert await storage.nodes.delete(PUBSUB, "node-1") == ()
+    assert await storage.nodes.delete(PUBSUB, "node-1") is None
     assert await storage.nodes.get(PUBSUB, "node-1") is None
     await storage.nodes.create(a_node(affiliations={ALICE: "owner"}), 5)
     assert (await storage.nodes.get(PUBSUB, "node-1")).affiliations == {ALICE: "owner"}
