@@ -66,19 +66,19 @@ class UnsupportedAccessModel(NotAcceptable):
 
 
 class InvalidPayload(BadStanza):
-    """A publish carries something else than the node takes (XEP-0060 section 7.1.3.4)."""
+    """A publish carries something else than the node takes (XEP-0060 section 7.1.3.6)."""
 
 
 class ItemRequired(InvalidPayload):
-    """A publish to a node that wants an item has none (XEP-0060 section 7.1.3.6)."""
+    """A publish to a node that wants an item has none (XEP-0060 section 7.1.3.7)."""
 
 
 class PayloadRequired(InvalidPayload):
-    """The published item is empty (XEP-0060 section 7.1.3.5)."""
+    """The published item is empty (XEP-0060 section 7.1.3.7)."""
 
 
 class ItemForbidden(InvalidPayload):
-    """The node takes publishes without an item only (XEP-0060 section 7.1.3.6)."""
+    """The node takes publishes without an item only (XEP-0060 section 7.1.3.7)."""
 
 
 class PayloadTooBig(NotAcceptable):

@@ -481,7 +481,7 @@ def test_an_installed_push_plugin(read, monkeypatch):
 
 
 def test_an_installed_node_type(read, problems, monkeypatch):
-    """Anybody's can be named; one that nobody installed is a problem, as a client could not create its nodes."""
+    """Anybody's can be named; one that nobody installed is a problem: no client could create its nodes."""
     node_type = type("NodeType", (), {"name": "notice-board"})()
     monkeypatch.setattr("xmpppush.config.reader.getPlugins", lambda interface: [node_type])
     assert read("[mod_pubsub]\nplugins = push, notice-board").mod_pubsub.plugins == ("push", "notice-board")

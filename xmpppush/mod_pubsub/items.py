@@ -151,7 +151,7 @@ class Items:
         Delete all items, for owners (section 8.5).
 
         Raises:
-            Unsupported: The node keeps none (section 8.5.3.4).
+            Unsupported: The node keeps none (section 8.5.3.3).
         """
         node = await self._lookup.owned(requester, host, name)
         features = self._lookup.features_of(node)

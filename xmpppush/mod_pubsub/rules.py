@@ -343,7 +343,7 @@ def _checked(var: str, value: str, features: Container[str]) -> str:
 
 def _check_number(var: str, value: str, features: Container[str]) -> None:
     keeps = "persistent-items" in features
-    if keeps and var == MAX_ITEMS and value == "max":  # section 16.4.4, as much as there may be
+    if keeps and var == MAX_ITEMS and value == "max":  # section 17.4.4, as much as there may be
         return
     if not (value.isascii() and value.isdecimal() and len(value) <= 9):
         raise NotAcceptable(f"{var} is a whole number")

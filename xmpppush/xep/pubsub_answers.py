@@ -126,7 +126,7 @@ def retract_event(node: str, ids: Iterable[str]) -> Element:
 
 
 def node_event(name: str, node: str, form: Element | None = None) -> Element:
-    """``purge``, ``delete`` or ``configuration`` of a node (sections 8.5.2, 8.4.2 and 8.2.5.6)."""
+    """``purge``, ``delete`` or ``configuration`` of a node (sections 8.5.2, 8.4.2 and 8.2.5.3)."""
     element = event()
     child = element.addElement(name)
     child["node"] = node
@@ -136,7 +136,7 @@ def node_event(name: str, node: str, form: Element | None = None) -> Element:
 
 
 def subscription_event(node: str, jid: str, state: str) -> Element:
-    """A subscription changed its state (section 12.13)."""
+    """A subscription changed its state (section 13.14)."""
     element = event()
     child = element.addElement("subscription")
     child["node"], child["jid"], child["subscription"] = node, jid, state
