@@ -205,13 +205,8 @@ class INodeStore(Interface):
     def affiliate(host: str, name: str, changes: Mapping[str, str]) -> "Deferred[bool]":
         """Set affiliations, ``none`` removes one; False where there is no such node."""
 
-    def delete(host: str, name: str) -> "Deferred[tuple[Subscription, ...] | None]":
-        """
-        The node goes, with its affiliations, subscriptions and items.
-
-        Returns:
-            The subscriptions that it had, ``None`` where there is no such node.
-        """
+    def delete(host: str, name: str) -> "Deferred[bool]":
+        """The node goes, with its affiliations, subscriptions and items; False where there is none."""
 
     def subscribe(
         subscription: Subscription, node_limit: int, account_limit: int

@@ -533,7 +533,7 @@ def test_items(flat):
         flat.publish(item)
     assert flat.items(by=BOB) == ["a", "b", "c"]
     assert flat.items(" max_items='2'") == ["b", "c"]
-    assert flat.items(inside="<item id='c'/><item id='a'/><item id='x'/>") == ["c", "a"]
+    assert flat.items(inside="<item id='c'/><item id='a'/><item id='x'/>") == ["a", "c"]
     assert flat.items(inside="<item id='x'/>") == []
     answer = flat.ask(pubsub("<items node='n1' max_items='1'/>"), "get")
     assert f"<item id='c'>{ENTRY}</item>" in answer.toXml()

@@ -184,15 +184,14 @@ class Items:
         await self._readable(requester, host, name)
         if subid:
             raise InvalidSubid("subscriptions have no ids here")
+        items: Sequence[Item] = await self._nodes.items(
+            host, name, MOST_ITEMS if ids else limit or MOST_ITEMS
+        )
         if ids:
-            named = [await self._nodes.item(host, name, item_id) for item_id in dict.fromkeys(ids)]
-            items: Sequence[Item] = [item for item in named if item is not None]
-            total = len(items)
-        else:
-            items = await self._nodes.items(host, name, min(limit or MOST_ITEMS, MOST_ITEMS))
-            total = len(items)
+            wanted = set(ids)
+            items = [item for item in items if item.id in wanted]
         kept = _fitting(items)
-        return Found(kept, total if len(kept) < total else None)
+        return Found(kept, len(items) if len(kept) < len(items) else None)
 
     async def ids(self, requester: JID, host: str, name: str) -> Sequence[str]:
         """The ids of a node's items, for service discovery (section 5.5); none where it keeps none."""

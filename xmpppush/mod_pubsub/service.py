@@ -193,8 +193,8 @@ class PubSub:
     async def delete(self, requester: JID, host: str, name: str) -> tuple[None, list[Event]]:
         """Delete a node (section 8.4); whoever waits for an owner's decision is told, too."""
         node = await self.lookup.owned(requester, host, name)
-        subscriptions = await self._nodes.delete(host, name)
-        if subscriptions is None:
+        subscriptions = await self._nodes.subscriptions(host, name)
+        if not await self._nodes.delete(host, name):
             raise NodeNotFound("no such node")
         if not subscriptions or self.lookup.value(node, NOTIFY_DELETE) != "1":
             return None, []

@@ -70,13 +70,11 @@ def change_affiliations(cursor: Cursor, host: str, name: str, changes: Mapping[s
     return True
 
 
-def delete_node(cursor: Cursor, host: str, name: str) -> tuple[Subscription, ...] | None:
-    """Its subscriptions, as they were; ``None`` where there is no such node."""
-    subscriptions = contents.select_subscriptions(cursor, host, name)
+def delete_node(cursor: Cursor, host: str, name: str) -> bool:
     contents.delete_contents(cursor, host, name)
     cursor.execute(f"DELETE FROM node_affiliations WHERE {_KEY}", (host, name))  # noqa: S608
     cursor.execute(f"DELETE FROM nodes WHERE {_KEY}", (host, name))  # noqa: S608
-    return subscriptions if cursor.rowcount > 0 else None
+    return cursor.rowcount > 0
 
 
 def delete_nodes_of(cursor: Cursor, account: str) -> None:
@@ -139,7 +137,7 @@ class SQLNodeStore:
     def affiliate(self, host: str, name: str, changes: Mapping[str, str]) -> "Deferred[bool]":
         return self._write(host, name, change_affiliations, host, name, changes)
 
-    def delete(self, host: str, name: str) -> "Deferred[tuple[Subscription, ...] | None]":
+    def delete(self, host: str, name: str) -> "Deferred[bool]":
         return self._write(host, name, delete_node, host, name)
 
     def subscribe(

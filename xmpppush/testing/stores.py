@@ -420,8 +420,8 @@ async def nodes_are_deleted_with_their_affiliations(storage: Any) -> None:
     """A new node with the name begins from nothing."""
     await storage.nodes.create(a_node(affiliations={ALICE: "owner", BOB: "outcast"}), 5)
     await storage.nodes.get(PUBSUB, "node-1")
-    assert await storage.nodes.delete(PUBSUB, "node-1") == ()
-    assert await storage.nodes.delete(PUBSUB, "node-1") is None
+    assert await storage.nodes.delete(PUBSUB, "node-1") is True
+    assert await storage.nodes.delete(PUBSUB, "node-1") is False
     assert await storage.nodes.get(PUBSUB, "node-1") is None
     await storage.nodes.create(a_node(affiliations={ALICE: "owner"}), 5)
     assert (await storage.nodes.get(PUBSUB, "node-1")).affiliations == {ALICE: "owner"}
@@ -538,12 +538,12 @@ async def items_are_retracted_and_purged(storage: Any) -> None:
 
 @check
 async def nodes_take_subscriptions_and_items_with_them(storage: Any) -> None:
-    """Who subscribed is said at the end; a new node with the name has nobody and nothing."""
+    """A new node with the name has nobody and nothing."""
     nodes = storage.nodes
     await nodes.create(a_node(), 5)
     await nodes.subscribe(a_subscription(), 5, 5)
     await nodes.publish(PUBSUB, "node-1", an_item(), 9, 999)
-    assert await nodes.delete(PUBSUB, "node-1") == (a_subscription(),)
+    assert await nodes.delete(PUBSUB, "node-1") is True
     await nodes.create(a_node(), 5)
     assert await nodes.subscriptions(PUBSUB, "node-1") == ()
     assert await nodes.item_ids(PUBSUB, "node-1") == ()
