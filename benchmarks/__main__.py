@@ -3,16 +3,18 @@
 import json
 import pstats
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 from twisted.internet import task
 
+from benchmarks import outage as outages
 from benchmarks import parts
 from benchmarks.instructions import LOAD, count
 from benchmarks.pipeline import Load, Result, Setup, measure
 from benchmarks.server import ServerFailed
+from benchmarks.tally import percentile
 from benchmarks.yardstick import FLOORS_YARDSTICK, yardstick_on
 
 FIGURES = (
@@ -39,6 +41,11 @@ def main() -> None:
 @main.command()
 @click.option("--messages", default=Load().messages, show_default=True, help="In each run.")
 @click.option("--users", default=Load().users, show_default=True, help="Absent users with push enabled.")
+@click.option(
+    "--registrations",
+    default=0,
+    help="In the store from the beginning; --users of them, at random, get messages.",
+)
 @click.option("--senders", default=Load().senders, show_default=True, help="Connections that write.")
 @click.option("--in-flight", default=0, help="Pushes outstanding at the most; default: as TCP lets.")
 @click.option("--rate", default=0.0, help="Messages a second; default: as fast as they are taken.")
@@ -52,6 +59,7 @@ def main() -> None:
 def pipeline(
     messages: int,
     users: int,
+    registrations: int,
     senders: int,
     in_flight: int,
     rate: float,
@@ -64,7 +72,9 @@ def pipeline(
     as_json: bool,
 ) -> None:
     """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
-    load = Load(messages, users, senders, in_flight, rate, runs)
+    if registrations and users > registrations:
+        raise click.UsageError("more --users than --registrations")
+    load = Load(messages, users, registrations, senders, in_flight, rate, runs)
     setup = Setup(
         agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None
     )
@@ -81,12 +91,78 @@ def pipeline(
         sys.exit(1)
 
 
+EPISODE = (
+    ("fault", lambda each: each.fault),
+    ("collapse", lambda each: "yes" if each.collapse else "no"),
+    ("messages", lambda each: f"{each.messages:,}"),
+    ("pushes", lambda each: f"{each.pushes:,}"),
+    ("requests", lambda each: f"{each.requests:,}"),
+    ("most tries", lambda each: f"{each.tries}"),
+    ("lost", lambda each: f"{each.lost}"),
+    ("twice", lambda each: f"{each.duplicates}"),
+    ("overtaken", lambda each: f"{each.overtaken}"),
+    ("ping p50", lambda each: milliseconds(each.pings, 50)),
+    ("p99", lambda each: milliseconds(each.pings, 99)),
+    ("max", lambda each: milliseconds(each.pings, 100)),
+    ("p99 after", lambda each: milliseconds(each.pings_after, 99)),
+    ("recovered", lambda each: f"{each.recovered:.1f} s"),
+    ("log lines", lambda each: f"{len(each.lines)}"),
+)
+
+
+@main.command()
+@click.argument("faults", nargs=-1, type=click.Choice(list(outages.FAULTS)))
+@click.option("--rate", default=outages.Plan().rate, show_default=True, help="Messages a second.")
+@click.option("--lasting", default=outages.Plan().lasting, show_default=True, help="Seconds of trouble.")
+@click.option(
+    "--users", default=outages.Plan().users, show_default=True, help="Absent users with push enabled."
+)
+@click.option("--max-attempts", default=outages.Plan().max_attempts, show_default=True)
+@click.option("--collapse/--no-collapse", default=False, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each in place of the table.")
+def outage(
+    faults: tuple[str, ...],
+    rate: float,
+    lasting: float,
+    users: int,
+    max_attempts: int,
+    collapse: bool,
+    as_json: bool,
+) -> None:
+    """A push service in trouble under load (all FAULTS by default), and how others' pings fare meanwhile."""
+    plan = outages.Plan(rate=rate, lasting=lasting, users=users, max_attempts=max_attempts, collapse=collapse)
+    if not as_json:
+        click.echo("".join(f"{name:>10}" for name, _ in EPISODE))
+    clean = True
+    for fault in faults or outages.FAULTS:
+        try:
+            episode = outages.measure(fault, plan)
+        except ServerFailed as error:
+            raise click.ClickException(str(error)) from None
+        clean = clean and episode.is_clean
+        if as_json:
+            click.echo(json.dumps(episode.as_json()))
+        else:
+            click.echo("".join(f"{figure(episode):>10}" for _, figure in EPISODE))
+    if not clean:
+        sys.exit(1)
+
+
+def milliseconds(ordered: Sequence[float], percent: float) -> str:
+    """A percentile of seconds."""
+    return f"{percentile(ordered, percent) * 1e3:.1f} ms"
+
+
 @main.command()
 @click.option("--messages", default=LOAD.messages, show_default=True)
-def instructions(messages: int) -> None:
+@click.option("--users", default=LOAD.users, show_default=True, help="As for pipeline.")
+@click.option("--registrations", default=0, help="As for pipeline.")
+def instructions(messages: int, users: int, registrations: int) -> None:
     """Instructions for each push, counted by valgrind: the same however busy the machine is."""
+    if registrations and users > registrations:
+        raise click.UsageError("more --users than --registrations")
     try:
-        click.echo(f"{count(messages) / 1000:,.1f} thousand instructions a push")
+        click.echo(f"{count(messages, users, registrations) / 1000:,.1f} thousand instructions a push")
     except ServerFailed as error:
         raise click.ClickException(str(error)) from None
 
@@ -121,6 +197,7 @@ def table(result: Result) -> str:
     for label, name, factor, form in FIGURES:
         values = [form.format(getattr(run, name) * factor) for run in result.runs]
         lines.append(row(label, values, form.format(result.middle(name) * factor)))
+    lines.append(f"start: {result.start:.1f} s, {result.rss_at_start / 2**20:.0f} MiB RSS")
     lines.append(f"after the stop: {result.queued} deliveries queued, {result.offline} messages offline")
     lines.append(yardstick_line(result.yardstick, result.middle("cpu_us")))
     return "\n".join(lines)

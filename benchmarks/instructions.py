@@ -41,9 +41,13 @@ class Counting(Pipeline):
         subprocess.run(["callgrind_control", *what, str(self._server.pid)], check=True, capture_output=True)
 
 
-def count(messages: int) -> float:
+def count(messages: int, users: int = LOAD.users, registrations: int = 0) -> float:
     """
     Instructions for a push, all threads.
+
+    Args:
+        users, registrations: As in `Load`. With at least twice as many users as messages every push that is
+            counted is the first one to its account, which no cache knows.
 
     Raises:
         ServerFailed: There is no valgrind, or a push was missing.
@@ -53,7 +57,7 @@ def count(messages: int) -> float:
     with tempfile.TemporaryDirectory(prefix="xmpppush-benchmark-") as folder:
         out = Path(folder) / "callgrind"
         command = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}")
-        load = evolve(LOAD, messages=messages)
+        load = evolve(LOAD, messages=messages, users=users, registrations=registrations)
         result = asyncio.run(serve(load, Setup(), Path(folder), None, under=command, pipeline=Counting))
         if not result.is_clean:
             raise ServerFailed(f"not every push arrived\n{result.log}")

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from random import Random
 from statistics import median
 
 from attrs import asdict, frozen
@@ -28,6 +29,8 @@ class Load:
     Attributes:
         messages: In each run.
         users: Absent accounts, each with one registration; they get the messages in turn.
+        registrations: Accounts with a registration in the store before the server starts, ``users`` of them
+            at random get messages; 0: the users alone, who log in and enable push themselves.
         senders: Connections that write them, in turn.
         in_flight: Messages whose push has not arrived yet, at the most; 0: as TCP lets.
         rate: Messages a second; 0: no pacing.
@@ -37,11 +40,18 @@ class Load:
 
     messages: int = 20_000
     users: int = 500
+    registrations: int = 0
     senders: int = 20
     in_flight: int = 0
     rate: float = 0.0
     runs: int = 3
     patience: float = 30.0
+
+    def recipients(self) -> Sequence[int]:
+        """Numbers of the accounts that get messages, in their order."""
+        if not self.registrations:
+            return range(self.users)
+        return Random(1).sample(range(self.registrations), self.users)
 
 
 @frozen
@@ -101,6 +111,8 @@ class Result:
 
     Attributes:
         queued, offline: Rows in the database after the server has stopped.
+        start: Seconds from starting the process until its port was open.
+        rss_at_start: Bytes, then.
         yardstick: See `benchmarks.yardstick`, of this machine at this time.
         log: The last lines of the server's log.
     """
@@ -108,6 +120,8 @@ class Result:
     runs: tuple[Run, ...]
     queued: int
     offline: int
+    start: float
+    rss_at_start: int
     yardstick: float
     log: str
 
@@ -129,6 +143,7 @@ class Pipeline:
 
     def __init__(self, load: Load, server: ServerProcess, delay: float = 0.0) -> None:
         self._load = load
+        self._recipients = load.recipients()
         self._delay = delay
         self._server = server
         self._tally = Tally(0, 0)
@@ -138,9 +153,12 @@ class Pipeline:
         """The sink's listener: counts a push for its message if it is for the right device."""
         now = time.perf_counter()
         number = number_in(text_of(request))
-        right = device == token_of(number % self._load.users)
+        right = device == token_of(self._recipient(number))
         if self._tally.arrived(number if right else -1, now) and self._room is not None:
             self._room.release()
+
+    def _recipient(self, number: int) -> int:
+        return self._recipients[number % len(self._recipients)]
 
     async def prepare(self) -> None:
         """Every user logs in, creates a node, enables push and leaves."""
@@ -158,7 +176,7 @@ class Pipeline:
         """One run, of messages numbered from ``first``."""
         self._tally = tally = Tally(first, self._load.messages)
         numbers = range(first, first + self._load.messages)
-        stanzas = [chat_message(n, f"user{n % self._load.users}@{DOMAIN}") for n in numbers]
+        stanzas = [chat_message(n, f"user{self._recipient(n)}@{DOMAIN}") for n in numbers]
         shares = [
             list(zip(numbers, stanzas, strict=True))[start :: len(senders)] for start in range(len(senders))
         ]
@@ -280,11 +298,15 @@ async def serve(
     server = ServerProcess(folder, settings, {"XMPPPUSH_HTTP_AGENT": setup.agent})
     names = [f"sender{number}" for number in range(load.senders)]
     yardstick = yardstick_on(core)
-    server.add_users([*names, *(f"user{number}" for number in range(load.users))])
-    server.start(core, setup.profile, under)
+    if load.registrations:
+        server.populate(load.registrations)
+    server.add_users(names if load.registrations else [*names, *(f"user{n}" for n in range(load.users))])
+    start = server.start(core, setup.profile, under)
     try:
+        rss_at_start = server.usage().rss
         running = pipeline(load, server, setup.delay)
-        await running.prepare()
+        if not load.registrations:
+            await running.prepare()
         async with logged_in(names, server.port) as senders:
             runs = [await running.run(senders, number * load.messages) for number in range(load.runs)]
     finally:
@@ -292,7 +314,7 @@ async def serve(
         sink.close()
     yardstick = (yardstick + yardstick_on(core)) / 2
     queued, offline = server.rows("deliveries"), server.rows("offline_messages")
-    return Result(tuple(runs), queued, offline, yardstick, server.log_tail())
+    return Result(tuple(runs), queued, offline, start, rss_at_start, yardstick, server.log_tail())
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks.client import DOMAIN, PASSWORD
+from benchmarks.population import populate
 
 TICK = os.sysconf("SC_CLK_TCK")
 SERVER_INI = """\
@@ -70,13 +71,19 @@ class ServerFailed(Exception):
 
 
 class ServerProcess:
-    """``twistd -n xmpppush`` on a configuration of its own in ``folder``."""
+    """``twistd -n xmpppush`` on a configuration of its own in ``folder``: ``ini`` with the settings in it."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, object],
+        environ: Mapping[str, str],
+        ini: str = SERVER_INI,
+    ) -> None:
         self.port = free_port()
         self._folder = folder
         self._ini = folder / "server.ini"
-        self._ini.write_text(SERVER_INI.format(domain=DOMAIN, port=self.port, **settings), encoding="utf-8")
+        self._ini.write_text(ini.format(domain=DOMAIN, port=self.port, **settings), encoding="utf-8")
         self._log = folder / "server.log"
         self._environ = {**os.environ, **environ}
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,9 +99,13 @@ class ServerProcess:
         if done.returncode:
             raise ServerFailed((done.stdout + done.stderr).decode(errors="replace"))
 
-    def start(self, core: int | None, profile: Path | None = None, under: Sequence[str] = ()) -> None:
+    def populate(self, count: int) -> None:
+        """So many accounts with a registration, before the start; see `benchmarks.population`."""
+        populate(self._folder / "var", count)
+
+    def start(self, core: int | None, profile: Path | None = None, under: Sequence[str] = ()) -> float:
         """
-        Start it and wait for its port.
+        Start it and wait for its port; returns how many seconds that took.
 
         Args:
             core: The only one it may use.
@@ -104,7 +115,7 @@ class ServerProcess:
         command = [*under, sys.executable, str(script("twistd")), "-n", "--pidfile=", "--no_save"]
         if profile is not None:
             command += [f"--profile={profile}", "--profiler=cprofile", "--savestats"]
-        ours = os.sched_getaffinity(0)
+        ours, began = os.sched_getaffinity(0), time.monotonic()
         with self._log.open("wb") as log:
             if core is not None:
                 os.sched_setaffinity(0, {core})  # inherited
@@ -119,6 +130,7 @@ class ServerProcess:
             finally:
                 os.sched_setaffinity(0, ours)
         self._wait_for_port(time.monotonic() + (300 if under else 30))
+        return time.monotonic() - began
 
     def _wait_for_port(self, deadline: float) -> None:
         while True:

@@ -26,6 +26,7 @@ from xmpppush.admin.health import Check, certificate_checks
 from xmpppush.admin.metrics import Figures
 from xmpppush.admin.site import AdminFactory, AdminResource
 from xmpppush.certificates import CertificateStore, write_private
+from xmpppush.clock import ClockWatch, WallClock, keep_steady
 from xmpppush.config.sections import Config, ListenSection
 from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
@@ -154,6 +155,7 @@ class Application(MultiService):
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
+        self._wall = WallClock(reactor)
         self._resources = Resources()
         self._traffic = Traffic()
         self._pools: dict[str, HTTPPool] = {}
@@ -164,15 +166,16 @@ class Application(MultiService):
         server = config.server
         claimed = claim(server.data_dir)
         certificates = CertificateStore(
-            server.data_dir, config.tls, config.tls_domains, reactor, server.domains
+            server.data_dir, config.tls, config.tls_domains, self._wall, server.domains
         )
         if any(pool.ca_file == certificates.ca_path for pool in config.http_connections.values()):
             certificates.ensure_authority()
 
+        self._add(ClockWatch(reactor, self._wall))
         self.storage = open_storage(config.storage, server.data_dir, reactor)
         self._add(self.storage)
         if config.trace.max_notes:
-            trace = Trace(self.storage.traces, reactor, config.trace.keep, config.trace.max_notes)
+            trace = Trace(self.storage.traces, self._wall, config.trace.keep, config.trace.max_notes)
             self._add(trace)
             self.trace = trace
         if config.mongoosepush is not None:
@@ -254,6 +257,7 @@ class Application(MultiService):
                 push_service=bridge,
                 clock=reactor,
                 notify=section.notify,
+                notify_inactive=section.notify_inactive,
                 privacy=Privacy(
                     section.include_body,
                     section.include_sender,
@@ -271,7 +275,7 @@ class Application(MultiService):
             ).setHandlerParent(handlers)
         hosts = sorted(pubsub.hosts) if pubsub is not None else []
         add_server_handlers(
-            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), reactor
+            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), self._wall
         )
         self._add(handlers)
         host = XMPPServer(
@@ -282,7 +286,7 @@ class Application(MultiService):
             storage.accounts,
             storage.messages,
             self.push,
-            reactor,
+            self._wall,
             config.limits.offline_messages_per_user,
             config.c2s.ack_timeout,
         )
@@ -343,7 +347,7 @@ class Application(MultiService):
         for service in self:
             if isinstance(service, Listener | MongoosePush):
                 yield Check(str(service.name), None if service.bound else "not listening")
-        yield from certificate_checks(certificates.enddates(), self._reactor.seconds())
+        yield from certificate_checks(certificates.enddates(), self._wall.seconds())
 
     def _add(self, service: Any) -> None:
         service.setServiceParent(self)
@@ -422,6 +426,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     assert options.parent is not None, "twistd has the rest of the options"
+    keep_steady(reactor)
     return Application(options.configuration, reactor, partial(refuse_start, options.parent))
 
 

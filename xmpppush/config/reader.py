@@ -397,6 +397,7 @@ class _Reader:
             workers=keys.take("workers", whole(1, 100_000), default.workers),
             plugin_module=keys.take("plugin_module", listed(_push_plugin, least=1), default.plugin_module),
             notify=keys.take("notify", choice("device-offline", "account-offline"), default.notify),
+            notify_inactive=keys.take("notify_inactive", boolean, default.notify_inactive),
             include_body=keys.take("include_body", boolean, default.include_body),
             include_sender=keys.take("include_sender", boolean, default.include_sender),
             hidden_body_text=keys.take("hidden_body_text", line, default.hidden_body_text),

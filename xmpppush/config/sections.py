@@ -109,6 +109,7 @@ class ModPushSection:
     workers: int = 100
     plugin_module: tuple[str, ...] = ("defaults",)
     notify: str = "device-offline"
+    notify_inactive: bool = False
     include_body: bool = True
     include_sender: bool = True
     hidden_body_text: str = "New message"

@@ -76,6 +76,11 @@ class Losses:
         return unsaid
 
 
+def trace_of(delivery: Delivery) -> str:
+    """Id of its story; what an earlier version stored, or a foreign server published, has none of its own."""
+    return delivery.trace or f"q{delivery.id}"
+
+
 @implementer(IPushService)
 class MongoosePushBridge(Service):
     """
@@ -289,7 +294,7 @@ class MongoosePushBridge(Service):
         if error is None:
             gone = self._schedule.succeeded(delivery, now)
             if gone:
-                self._replaced(gone)
+                self._replaced(gone, delivery)
             self._count(delivery, "delivered")
             self._note(delivery, Decision.DELIVERED, f"HTTP {code}", delivery.attempts + 1)
             self._settle(delivery.id)
@@ -328,7 +333,7 @@ class MongoosePushBridge(Service):
     ) -> None:
         """Tell the trace; what a foreign server published is there under the pubsub JID."""
         self._trace.note(
-            delivery.trace or f"q{delivery.id}",
+            trace_of(delivery),
             delivery.account or delivery.pubsub,
             delivery.node,
             decision,
@@ -381,16 +386,21 @@ class MongoosePushBridge(Service):
                 **more,
             )
 
-    def _replaced(self, gone: Iterable[Delivery]) -> None:
+    def _replaced(self, gone: Iterable[Delivery], by: Delivery | None = None) -> None:
         """
         Newer ones tell what these would have.
 
         The newer row is on disk, so nothing is lost by deleting the older; with a crash in between both
         are sent.
+
+        Args:
+            by: What replaced them, where that does not wait any more.
         """
         for delivery in gone:
             self._count(delivery, "collapsed")
-            self._note(delivery, Decision.COLLAPSED, "", delivery.attempts)
+            newer = self._schedule.newest_like(delivery) or by
+            into = "" if newer is None else trace_of(newer)
+            self._note(delivery, Decision.COLLAPSED, "", delivery.attempts, into=into)
             self._settle(delivery.id)
             self._tell_first(delivery, TryLater("replaced by a newer one"))
 
@@ -444,7 +454,9 @@ class MongoosePushBridge(Service):
         self._count(delivery, "given-up")
         error = GivenUp(reason)
         tries = delivery.attempts if attempts is None else attempts
-        self._note(delivery, Decision.GIVEN_UP, told(error), tries)
+        most = self._policy.max_attempts
+        limit = "max_attempts" if most and tries >= most else "ttl"
+        self._note(delivery, Decision.GIVEN_UP, told(error), tries, limit=limit)
         self._lost(
             GivenUp,
             "gave up a notification for node {node} after {attempts} tries: {reason}",
