@@ -188,15 +188,17 @@ def test_fpush_refuses_modules_it_does_not_have():
     assert condition_of(world.publish("T" * 64)) == "cancel item-not-found"
 
 
-def test_a_node_with_a_devices_name_takes_nothing_away(world):
+@pytest.mark.parametrize("type", ["push", "flat"])
+def test_a_node_with_a_devices_name_takes_nothing_away(world, type):
     """Whoever creates one gets none of the device's notifications."""
     got = world.register()
     world.ask(
         "<pubsub xmlns='http://jabber.org/protocol/pubsub'>"
-        f"<create node='{got['node']}' type='push'/></pubsub>",
+        f"<create node='{got['node']}' type='{type}'/></pubsub>",
         by="mallory@far.example/x",
     )
     assert world.publish(got["node"], secret=got["secret"])["type"] == "result"
+    assert len(taken(world)) == 1
 
 
 def test_an_app_that_is_not_configured_any_more_is_waited_for(world):

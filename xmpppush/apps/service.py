@@ -1,6 +1,6 @@
 """Devices that registered for an app: who may, what they are given, and what becomes of a publish to one."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from random import Random, SystemRandom
 from types import MappingProxyType
@@ -155,6 +155,24 @@ class Apps:
         if isinstance(device, Deferred):
             return device.addCallback(self._to_device, publish)
         return self._to_device(device, publish)
+
+    def knows(self, host: str, node: str, options: Mapping[str, str]) -> "bool | Deferred[bool]":
+        """See `IAppDevices.knows`."""
+        if self._modules and (
+            options.get(MODULE)
+            or (
+                not options
+                and len(node) >= LEAST_TOKEN
+                and app_for(self.apps_on(host), FPUSH, "", ANY) is not None
+            )
+        ):
+            return True
+        if len(node) != NODE_LENGTH:
+            return False
+        device = self._devices.get(host, node)
+        if isinstance(device, Deferred):
+            return device.addCallback(lambda found: found is not None)
+        return device is not None
 
     def _to_device(self, device: Device | None, publish: Publish) -> Delivery | None:
         if device is None:

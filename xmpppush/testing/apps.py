@@ -64,7 +64,7 @@ class World:
         service = wrap(self.push_service, self.storage.messages, self.clock)
         self.apps = Apps(apps, self.storage.devices, service, self.clock, ["localhost"])
         self.pubsub = PubSub(
-            ModPubsubSection(hosts=(HOST,)),
+            ModPubsubSection(hosts=(HOST,), plugins=("push", "flat")),
             ("localhost",),
             self.storage.nodes,
             self.storage.messages,
