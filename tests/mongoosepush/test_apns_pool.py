@@ -10,12 +10,13 @@ import pytest_twisted
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from xmpppush.config.sections import APNsPoolSection
 from xmpppush.errors import ConfigError, DeviceUnregistered, Refused, TryLater, Unreachable
+from xmpppush.http2.client import AnswerCut
 from xmpppush.mongoosepush.apns import APNsPool, path_of
 from xmpppush.mongoosepush.apns_answers import MEANINGS
 from xmpppush.mongoosepush.pools import IPool
@@ -467,3 +468,14 @@ def test_where_it_connects(section_of, options, address):
 
     APNsPool(section_of(None, **options), reactor, random.random, endpoint_for=endpoint_for)
     assert asked == [address]
+
+
+def test_half_an_answer_with_200_is_a_success(section_of, monkeypatch):
+    """Apple has it: who sent it again would show it twice."""
+    pool = APNsPool(section_of(None), reactor, random.random)
+    codes = iter([200, 500])
+    monkeypatch.setattr(pool._client, "request", lambda *_: fail(AnswerCut("connection lost", next(codes))))
+    assert pool.push(TOKEN, ALERT).result is None
+    again = pool.push(TOKEN, ALERT)
+    assert again.result.check(TryLater)
+    again.addErrback(lambda _: None)

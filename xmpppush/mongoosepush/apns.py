@@ -19,7 +19,7 @@ from xmpppush.config.sections import APNsPoolSection
 from xmpppush.errors import ConfigError, DeliveryError, Refused, TryLater, Unreachable
 from xmpppush.http.responses import BufferedResponse, parse_retry_after
 from xmpppush.http.tls import client_tls
-from xmpppush.http2.client import HTTP2Client, NoAnswer, QueueFull
+from xmpppush.http2.client import AnswerCut, HTTP2Client, NoAnswer, QueueFull
 from xmpppush.http2.connection import ALPN
 from xmpppush.http2.framing import pack
 from xmpppush.mongoosepush.apns_answers import MEANINGS, OTHER, error_of, read_reason
@@ -212,6 +212,8 @@ class APNsPool:
         error = failure.value
         if not isinstance(error, DeliveryError):
             failure.raiseException()  # cancelled
+        if isinstance(error, AnswerCut) and error.code == 200:
+            return  # Apple took it, whatever it wanted to add
         word = _word_of(error)
         if not isinstance(error, Unreachable):  # whose connections tell themselves
             self._tell(str(error))
