@@ -397,3 +397,22 @@ def test_trailers_without_end(endless):
     assert statuses(output) == [413]
     assert server.requests == []
     assert len(server.protocol._headers) == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"no HTTP\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\nxx",
+    ],
+)
+def test_what_is_refused_is_not_the_answer_to_what_came_before(bad):
+    """A client that sends ahead would take it for that of a notification that is delivered."""
+    pending = []
+    server = Server(lambda request: pending.append(Deferred()) or pending[-1])
+    assert server.send(POST + POST + bad, b"more") == b""
+    for number in range(2):
+        pending[number].callback(NULL)
+    assert statuses(server.output()) == [200, 200]
+    assert server.transport.disconnecting
+    assert len(pending) == 2

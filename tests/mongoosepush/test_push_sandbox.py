@@ -86,7 +86,7 @@ def test_data_that_fcm_would_not_take_are_refused(sandbox):
 
 
 def test_what_no_provider_would_take_is_not_kept(sandbox):
-    """A thousand notifications of megabytes are more memory than there is; what is too deep no page could show."""
+    """A thousand notifications of megabytes are much memory, and what is too deep no page could show."""
     deep = []
     for _ in range(500):
         deep = [deep]

@@ -103,21 +103,20 @@ class NotificationAPI:
         clock, deadline = self._clock, self._clock.seconds() + PROVIDER_TIMEOUT
 
         def over() -> None:
-            nonlocal timer
             late = clock.seconds() - deadline
-            if STALL <= late and timer is first:
-                # The reactor stood still, and runs its timers before it reads the answers that came meanwhile:
-                # what is given up now would be sent twice. The pool, which sees to that, comes first.
-                timer = clock.callLater(min(late, MAX_GRACE) + MAX_GRACE, over)
+            if late >= STALL and len(timers) == 1:
+                # The reactor stood still, and runs its timers before it reads the answers that came: what is
+                # given up now would be sent twice. The pool, which sees to that, comes first.
+                timers.append(clock.callLater(min(late, MAX_GRACE) + MAX_GRACE, over))
             else:
                 answered.cancel()
 
         def done(answer: Answer) -> Answer:
-            if timer.active():
-                timer.cancel()
+            if timers[-1].active():
+                timers[-1].cancel()
             return answer
 
-        timer = first = clock.callLater(PROVIDER_TIMEOUT, over)
+        timers = [clock.callLater(PROVIDER_TIMEOUT, over)]
         return answered.addCallback(done)
 
     def health(self) -> Answer:

@@ -192,7 +192,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        if self._closing:
+        if self._closing or self._last_request:
             return
         self._body_size += len(body)
         if self._body_size > self.factory.max_body:
@@ -248,7 +248,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._late(request, False, self.factory.internal_error)
 
     def _send(self, request: HTTPRequest, keep_alive: bool, answer: Answer) -> None:
-        close = not keep_alive or self.factory.draining
+        close = not keep_alive or self.factory.draining or (self._last_request and not self._waiting)
         self.transport.write(self.factory.render(request, answer, close))
         if close:
             self.close()
@@ -256,7 +256,12 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             self.resetTimeout()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Answer at once, and wait a little for the client to close; what waits before it is dropped."""
+        """Answer, and wait a little for the client to close."""
+        if self._answering or self._waiting:
+            # Said now, it would be taken for the answer to a request before it, which may be delivered. The
+            # connection ends behind that one's answer.
+            self._last_request = True
+            return
         request = HTTPRequest("", self._url, {}, b"")
         answer = self.factory.refusal(request, status, reason)
         self.transport.write(self.factory.render(request, answer, True))
