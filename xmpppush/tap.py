@@ -191,7 +191,7 @@ class Application(MultiService):
         if config.mongoosepush is not None:
             if config.mongoosepush.sandbox is not None:
                 self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
-            pools = make_pools(config.mongoosepush, reactor)
+            pools = make_pools(config.mongoosepush, reactor, now=self._wall.seconds)
             self._add(pools)
             providers = [pools, self.sandbox] if self.sandbox is not None else [pools]
             self.push_service = MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor)

@@ -12,12 +12,13 @@ from xmpppush.errors import TryLater, Unreachable
 from xmpppush.http2.client import (
     CONNECT_TIMEOUT,
     MAX_TRIES,
+    AnswerCut,
     ConnectionGone,
     HTTP2Client,
     NoAnswer,
     QueueFull,
 )
-from xmpppush.http2.connection import CLOSE_TIME, PING_INTERVAL, PING_TIMEOUT, Connection
+from xmpppush.http2.connection import CLOSE_TIME, MAX_UNREAD, PING_INTERVAL, PING_TIMEOUT, Connection
 from xmpppush.http2.framing import pack
 
 HEAD = pack(
@@ -610,3 +611,54 @@ def test_close_lingers_no_longer_than_allowed(client_with, network, clock):
     assert closed == []
     clock.advance(CLOSE_TIME)
     assert closed == [None]
+
+
+def test_an_answer_in_the_socket_of_a_reactor_that_stood_still(client_with, network, ask, clock):
+    """Timers run before sockets are read: who gave up at once would have it sent twice."""
+    client = client_with(timeout=4.5)
+    peer = network.accept()
+    outcome = ask(client)
+    (stream,) = peer.read()
+    clock.advance(10.0)  # the timer is late now
+    assert not outcome.over
+    peer.answer(stream)
+    assert outcome.response.code == 200
+    lost = ask(client)
+    peer.read()
+    clock.advance(10.0)
+    clock.advance(1.0)
+    assert isinstance(lost.error, NoAnswer)
+
+
+@pytest.mark.parametrize("end", ["reset", "lost", "late"])
+def test_half_an_answer_tells_what_became_of_the_request(client_with, network, ask, clock, end):
+    """Whoever knows the status need not send it again."""
+    client = client_with(timeout=4.5)
+    peer = network.accept()
+    outcome = ask(client)
+    (stream,) = peer.read()
+    peer.h2.send_headers(stream, [(":status", "200")])
+    peer.flush()
+    if end == "reset":
+        peer.h2.reset_stream(stream)
+        peer.flush()
+    elif end == "lost":
+        peer.drop()
+    else:
+        clock.advance(4.5)
+    assert isinstance(outcome.error, AnswerCut)
+    assert outcome.error.code == 200
+
+
+def test_a_peer_that_asks_and_does_not_read(client_with, network, ask):
+    """Answers to PING do not pile up without end (RFC 9113 section 10.5)."""
+    client = client_with()
+    peer = network.accept()
+    peer.producer.pauseProducing()
+    frame = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + bytes(8)
+    for _ in range(MAX_UNREAD // (17 * 1000) + 2):
+        if peer.open:
+            peer.protocol.dataReceived(frame * 1000)
+    assert not peer.open
+    assert client.connected == 0
+    assert len(peer.value()) < 2 * MAX_UNREAD

@@ -32,6 +32,7 @@ from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of, reason_i
         (500, b'{"reason":"NOT_FOUND"}', DeviceUnregistered),
         (500, b'{"details":"no_matching_pool"}', Refused),
         (500, b'{"details":"PayloadTooLarge"}', Refused),
+        (500, b'{"details":"invalid_request"}', Refused),
         (503, b'{"details":"Unregistered"}', TryLater),
         (400, b'{"reason":"invalid_request"}', Refused),
         (404, b"", Refused),

@@ -1,21 +1,25 @@
 """The APNs pool against the emulator, over TLS on loopback."""
 
 import random
+import re
 from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
+import jwt
 import pytest
 import pytest_twisted
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from xmpppush.config.sections import APNsPoolSection
 from xmpppush.errors import ConfigError, DeviceUnregistered, Refused, TryLater, Unreachable
+from xmpppush.http2.client import AnswerCut
 from xmpppush.mongoosepush.apns import APNsPool, path_of
 from xmpppush.mongoosepush.apns_answers import MEANINGS
 from xmpppush.mongoosepush.pools import IPool
@@ -467,3 +471,33 @@ def test_where_it_connects(section_of, options, address):
 
     APNsPool(section_of(None, **options), reactor, random.random, endpoint_for=endpoint_for)
     assert asked == [address]
+
+
+def test_half_an_answer_with_200_is_a_success(section_of, monkeypatch):
+    """Apple has it: who sent it again would show it twice."""
+    pool = APNsPool(section_of(None), reactor, random.random)
+    codes = iter([200, 500])
+    monkeypatch.setattr(pool._client, "request", lambda *_: fail(AnswerCut("connection lost", next(codes))))
+    assert pool.push(TOKEN, ALERT).result is None
+    again = pool.push(TOKEN, ALERT)
+    assert again.result.check(TryLater)
+    again.addErrback(lambda _: None)
+
+
+def test_tokens_and_expiration_go_by_the_systems_clock(section_of, monkeypatch):
+    """The reactor's stands still while a virtual machine sleeps, Apple's does not."""
+    now = [1_700_000_000.0]
+    blocks = []
+    pool = APNsPool(
+        section_of(None), Clock(), random.random, endpoint_for=lambda *_: None, now=lambda: now[0]
+    )
+    monkeypatch.setattr(pool._client, "request", lambda block, _: blocks.append(block) or Deferred())
+    for _ in range(2):
+        pool.push(TOKEN, {**ALERT, "time_to_live": 60})
+        now[0] += 7200
+    issued = []
+    for block, expiration in zip(blocks, (b"1700000060", b"1700007260"), strict=True):
+        assert expiration in block
+        token = re.search(rb"bearer ([\w.-]+)", block)[1].decode()
+        issued.append(jwt.decode(token, options={"verify_signature": False})["iat"])
+    assert issued == [1_700_000_000, 1_700_007_200]

@@ -275,3 +275,13 @@ def test_a_new_token_that_worked_is_replaced_at_once(tokens, google):
     tokens.accepted()
     tokens.reject(b"Bearer token-1")
     assert tokens.current == b"Bearer token-2"
+
+
+def test_the_assertion_goes_by_the_systems_clock(clock, google, appfile):
+    """The reactor's stands still while a virtual machine sleeps, and Google refuses what is hours old."""
+    account = read_service_account(appfile, "")
+    agent = PooledAgent(clock, endpoint_for=google)
+    now = clock.seconds() + 86_400
+    GoogleTokens(account, "p", agent, clock, lambda: 0.0, lambda: now).start()
+    claims = jwt.decode(google.grants[-1]["assertion"], options={"verify_signature": False})
+    assert claims["iat"] == int(now)

@@ -14,7 +14,7 @@ from xmpppush.config.sections import SandboxSection
 from xmpppush.errors import DeviceUnregistered, Refused, TryLater
 from xmpppush.interfaces import IPushProvider
 from xmpppush.mongoosepush.api import NotificationAPI, PushAPI, accepts
-from xmpppush.mongoosepush.health import IHasPools, PoolHealth
+from xmpppush.mongoosepush.health import IHasPools, PoolHealth, report
 from xmpppush.mongoosepush.http_server import HTTPRequest
 from xmpppush.mongoosepush.resource import PushResource
 from xmpppush.mongoosepush.sandbox import Sandbox
@@ -376,3 +376,37 @@ def test_health_of_the_sandbox():
     assert code == 200
     assert list(body["checks"]) == ["pool:sandbox"]
     assert client.request("GET", "/healthcheck", headers={"accept": "text/html"})[0] == 406
+
+
+def test_pools_of_one_name_are_both_in_the_health():
+    """``[mongoosepush:fcm:default]`` and ``[mongoosepush:apns:default]``: none hides the other's fault."""
+    status, body = report([PoolHealth("default", 0, 1), PoolHealth("default", 1)], 0.0, "1")
+    assert (status, body["status"]) == (200, "warn")
+    assert [each["status"] for each in body["checks"]["pool:default"]] == ["fail", "pass"]
+
+
+@pytest.mark.parametrize("held_up", [5.2, 60.0])
+def test_an_answer_that_came_while_the_process_was_held_up(held_up):
+    """It is not given up before it could be read: that would send it twice."""
+    clock, pending = Clock(), Deferred()
+    answers = []
+    api = NotificationAPI([Scripted(pending)], clock)
+    answer = api.notify("v3", "tok", json.dumps(V3).encode())
+    answer.addCallback(answers.append)
+    clock.advance(held_up)
+    pending.callback(None)
+    assert [each.status for each in answers] == [200]
+    assert not clock.getDelayedCalls()
+
+
+def test_no_answer_although_the_process_was_held_up():
+    """A little later it is over all the same."""
+    clock = Clock()
+    answers = []
+    api = NotificationAPI([Scripted(Deferred())], clock)
+    answer = api.notify("v3", "tok", json.dumps(V3).encode())
+    answer.addCallback(answers.append)
+    clock.advance(60.0)
+    clock.advance(2.0)
+    assert [each.status for each in answers] == [500]
+    assert not clock.getDelayedCalls()

@@ -372,3 +372,47 @@ def test_draining_without_connections():
     done = []
     server.factory.drain().addCallback(done.append)
     assert done == [None]
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+
+def test_trailers_are_no_headers():
+    """Who may send is not told behind the body (RFC 9110 section 6.5.1)."""
+    server = Server()
+    server.send(CHUNKED + b"Authorization: Bearer key\r\nHost: y\r\n\r\n")
+    (request,) = server.requests
+    assert request.headers == {"host": "x", "transfer-encoding": "chunked"}
+
+
+@pytest.mark.parametrize("endless", [b"X-Name: value\r\n" * 4096, b"v" * 65536])
+def test_trailers_without_end(endless):
+    """Nothing of them is kept, and no more than some taken."""
+    server = Server()
+    server.send(CHUNKED, b"X: ")
+    for _ in range(20):
+        output = server.send(endless)
+        if output:
+            break
+    assert statuses(output) == [413]
+    assert server.requests == []
+    assert len(server.protocol._headers) == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"no HTTP\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\nxx",
+    ],
+)
+def test_what_is_refused_is_not_the_answer_to_what_came_before(bad):
+    """A client that sends ahead would take it for that of a notification that is delivered."""
+    pending = []
+    server = Server(lambda request: pending.append(Deferred()) or pending[-1])
+    assert server.send(POST + POST + bad, b"more") == b""
+    for number in range(2):
+        pending[number].callback(NULL)
+    assert statuses(server.output()) == [200, 200]
+    assert server.transport.disconnecting
+    assert len(pending) == 2

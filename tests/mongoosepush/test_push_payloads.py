@@ -155,3 +155,12 @@ def test_fcm_data_that_are_no_string_are_refused(value):
     """Objects, and numbers that are no character."""
     with pytest.raises(Refused, match="invalid_notification"):
         fcm_message("tok", {"data": {"k": value}})
+
+
+def test_fcm_data_of_lists_without_end_are_refused():
+    """As deep as the JSON reader lets them be, which is deeper than Python calls."""
+    value = []
+    for _ in range(1000):
+        value = [value]
+    with pytest.raises(Refused, match="invalid_notification"):
+        fcm_message("tok", {"data": {"k": value}})

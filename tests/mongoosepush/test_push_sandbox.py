@@ -85,6 +85,18 @@ def test_data_that_fcm_would_not_take_are_refused(sandbox):
     assert not sandbox.notifications
 
 
+def test_what_no_provider_would_take_is_not_kept(sandbox):
+    """A thousand notifications of megabytes are much memory, and what is too deep no page could show."""
+    deep = []
+    for _ in range(500):
+        deep = [deep]
+    assert (
+        str(push(sandbox, service="apns", request={"data": {"k": "x" * 70_000}}).value) == "payload_too_large"
+    )
+    assert str(push(sandbox, service="apns", request={"data": {"k": deep}}).value) == "invalid_request"
+    assert not sandbox.notifications
+
+
 def test_repr_shows_no_secret(sandbox):
     """Neither token nor text."""
     push(sandbox, "token-of-alice")

@@ -197,3 +197,34 @@ def test_what_is_remembered_is_bounded():
     for fields in ({"topic": ""}, {"tags": []}, {"mode": "dev"}, {"data": {}}, {"time_to_live": 1}):
         check.check(v3(**fields))
     assert len(check._accepted) <= 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"tags": [1] * 100_000}, ("/tags", "Array length is larger than maxItems: 100")),
+        ({"tags": ["t"] * 100_000}, ("/tags", "Array length is larger than maxItems: 100")),
+        ({"tags": [1] * 100}, ("/tags/0", "Invalid string. Got: integer")),
+        ({f"{n:06}": 0 for n in range(100_000)}, ("/000000", "Unexpected field: 000000")),
+        ({"mode": ["x"] * 100_000}, ("/mode", "Invalid string. Got: array")),
+    ],
+)
+def test_a_big_wrong_request_is_answered_at_once(fields, problem, monkeypatch):
+    """The server does nothing else meanwhile; the number of problems that are looked at is bounded."""
+    made = []
+    make = schemas.ValidationError
+    monkeypatch.setattr(schemas, "ValidationError", lambda text: made.append(text) or make(text))
+    request = {"service": "fcm", "alert": {"title": "t", "body": "b"}, **fields}
+    with pytest.raises(InvalidRequest) as caught:
+        read_request("v3", request)
+    first = caught.value.problems[0]
+    assert (first.pointer, first.message) == problem
+    assert len(made) <= 100
+
+
+def test_as_many_tags_as_may_be():
+    """And one more is too many, also where the shape was accepted."""
+    request = {"service": "fcm", "data": {}, "tags": ["t"] * 100}
+    assert read_request("v3", request) == request
+    with pytest.raises(InvalidRequest):
+        read_request("v3", {**request, "tags": ["t"] * 101})

@@ -65,11 +65,11 @@ def key_file(tmp_path):
 
 @pytest.fixture
 def pool_with(google, clock, key_file):
-    def make(max_waiting=10_000, **section):
+    def make(max_waiting=10_000, now=None, **section):
         section = WebPushPoolSection(
             "browsers", **{"vapid_key_file": key_file, "subject": "mailto:ops@example.org", **section}
         )
-        return WebPushPool(section, clock, max_waiting=max_waiting, endpoint_for=google)
+        return WebPushPool(section, clock, max_waiting=max_waiting, endpoint_for=google, now=now)
 
     return make
 
@@ -345,3 +345,16 @@ def test_without_the_library(pool_with, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "http_ece", None)
     with pytest.raises(ConfigError, match=r"pip install 'xmpppush\[webpush\]'"):
         pool_with()
+
+
+def test_vapid_goes_by_the_systems_clock(pool_with, google, browser, clock):
+    """The reactor's stands still while a virtual machine sleeps, the push service's does not."""
+    asleep = [0.0]
+    pool = pool_with(allowed_hosts=("push.example",), now=lambda: clock.seconds() + asleep[0])
+    ends = []
+    for nap in (0.0, 13 * 3600.0, -3600.0):
+        asleep[0] = nap
+        pool.push(browser.device_id("https://push.example/1"), ALERT)
+        token = google.sends[-1][0]["authorization"].split(" ")[1][2:-1]
+        ends.append(jwt.decode(token, options={"verify_signature": False})["exp"] - 1_700_000_000)
+    assert ends == [12 * 3600, 25 * 3600, 11 * 3600]

@@ -18,6 +18,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+# All that is handed out (RFC 4291 section 2.4); outside of it Python takes more for global, fec0::/10 too.
+_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last four octets are an IPv4 address
 
 
@@ -37,6 +39,8 @@ def is_public(address: str) -> bool:
             within = IPv4Address(int(found) & 0xFFFFFFFF)
         if within:
             return is_public(str(within))
+        if found not in _UNICAST:
+            return False
     return found.is_global and not found.is_multicast
 
 

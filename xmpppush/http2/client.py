@@ -29,6 +29,7 @@ MAX_PAUSE = 30.0
 # A request that comes in the pause tries at once, but not more often than this.
 MIN_PAUSE = 1.0
 MAX_TRIES = 4  # times that a request may come back untouched
+MAX_GRACE = 1.0  # seconds that an answer may come late because we do
 RESEND_PAUSE = 0.1  # seconds until one that came back twice is sent again
 
 
@@ -42,6 +43,19 @@ class NoAnswer(TryLater):
 
 class ConnectionGone(TryLater):
     """The connection or stream ended without an answer; the server may have acted on the request."""
+
+
+class AnswerCut(ConnectionGone):
+    """
+    An answer broke off behind its head, or its end did not come in time.
+
+    Attributes:
+        code: Its status: who needs no more knows what became of the request.
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
@@ -303,7 +317,8 @@ class HTTP2Client:
         exchange.result.callback(response)
 
     def failed(self, exchange: Exchange, reason: str) -> None:
-        self._fail(exchange, ConnectionGone(reason))
+        cut = AnswerCut(reason, exchange.code) if exchange.code else None
+        self._fail(exchange, cut or ConnectionGone(reason))
 
     def _fail(self, exchange: Exchange, error: TryLater) -> None:
         self._under_way.pop(exchange, None)
@@ -363,19 +378,34 @@ class HTTP2Client:
     def _expire(self) -> None:
         self._timer = None
         now = self.clock.seconds()
-        late = []
+        late: list[Exchange] = []
         for exchange in self._under_way:
             if exchange.deadline > now:
                 self._timer = self.clock.callLater(exchange.deadline - now, self._expire)
                 break
             late.append(exchange)
-        asked = set()
+        # A waiting one goes at once: what is sent now has no time left for an answer.
         for exchange in late:
-            connection = exchange.connection
+            if exchange.connection is None:
+                self._drop(exchange)
+                self._fail(exchange, NoAnswer("no free stream in time"))
+        sent = [exchange for exchange in late if exchange.connection is not None]
+        if sent:
+            # As in xmpppush.http.agent: a reactor that stood still runs its timers before it reads, and who
+            # gave up now would have what is answered in the sockets sent twice.
+            self.clock.callLater(min(now - sent[0].deadline, MAX_GRACE), self._give_up, sent)
+
+    def _give_up(self, exchanges: list[Exchange]) -> None:
+        asked = set()
+        for exchange in exchanges:
+            if exchange not in self._under_way:
+                continue
+            connection, code = exchange.connection, exchange.code
             if connection is not None:
                 asked.add(connection)
-            in_flight = self._drop(exchange)
-            self._fail(exchange, NoAnswer("no answer in time" if in_flight else "no free stream in time"))
+            self._drop(exchange)
+            reason = "no answer in time"
+            self._fail(exchange, AnswerCut(reason, code) if code else NoAnswer(reason))
         for connection in asked:
             connection.probe()
 

@@ -23,6 +23,8 @@ ALPN = b"h2"
 CLOSE_TIME = 2.0  # seconds that a peer has for its part of closing
 PING_INTERVAL = 30.0  # seconds without a byte from the peer until it is asked
 PING_TIMEOUT = 5.0  # seconds that it has to answer
+# PING and SETTINGS have to be answered, also to a peer that reads none of it (RFC 9113 section 10.5).
+MAX_UNREAD = 256 * 1024
 MAX_STREAMS = 1000  # however many more the peer would take
 # Stream numbers are used once (RFC 9113 section 5.1.1); before they run out the connection is replaced.
 LAST_STREAM = 2**31 - 1 - 2 * MAX_STREAMS
@@ -136,6 +138,7 @@ class Connection(Protocol):
         self._begun = False
         self._settled = False
         self._paused = False
+        self._unread = 0  # octets written although the peer does not read
         self._busy = False
         self._flush: IDelayedCall | None = None
         self._written = 0
@@ -217,6 +220,7 @@ class Connection(Protocol):
             self._flush = None
         data = self._h2.data_to_send()
         if data and self.transport is not None:
+            self._unread = self._unread + len(data) if self._paused else 0
             self._written = self._h2.highest_outbound_stream_id
             self.transport.write(data)
 
@@ -312,6 +316,9 @@ class Connection(Protocol):
             self._busy = False
         self._make_known()
         self._write()
+        if self._unread > MAX_UNREAD:
+            self.abort("the server does not read our answers to its frames")
+            return
         self._close_if_empty()
 
     def _make_known(self) -> None:

@@ -29,6 +29,7 @@ WORDS: dict[str, type[DeliveryError]] = {
     "forbidden": Refused,
     "invalidargument": Refused,
     "invalidnotification": Refused,
+    "invalidrequest": Refused,  # our own push service's
     "invalidpushtype": Refused,
     "nomatchingpool": Refused,
     "payloadempty": Refused,

@@ -19,7 +19,7 @@ from xmpppush.config.sections import APNsPoolSection
 from xmpppush.errors import ConfigError, DeliveryError, Refused, TryLater, Unreachable
 from xmpppush.http.responses import BufferedResponse, parse_retry_after
 from xmpppush.http.tls import client_tls
-from xmpppush.http2.client import HTTP2Client, NoAnswer, QueueFull
+from xmpppush.http2.client import AnswerCut, HTTP2Client, NoAnswer, QueueFull
 from xmpppush.http2.connection import ALPN
 from xmpppush.http2.framing import pack
 from xmpppush.mongoosepush.apns_answers import MEANINGS, OTHER, error_of, read_reason
@@ -71,6 +71,7 @@ class APNsPool:
         *,
         max_waiting: int = 10_000,
         endpoint_for: EndpointFor | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         """
         Args:
@@ -78,6 +79,7 @@ class APNsPool:
             random: 0.0 to 1.0; spreads the attempts to connect.
             max_waiting: Requests that wait for a free stream; more are told ``too_many_requests``.
             endpoint_for: A byte stream to host and port, through a proxy say; ``None``: TCP.
+            now: The system's clock, which providers compare with theirs; ``None``: ``clock``'s.
 
         Raises:
             ConfigError: Certificate, key or ``ca_file`` cannot be used; one line says what to do.
@@ -86,13 +88,14 @@ class APNsPool:
         self.mode = section.mode
         self.tags = frozenset(section.tags)
         self._clock = clock
+        self._now = now = now or clock.seconds
         self._label = label = label_of(section)
-        credentials = client_credentials(section, datetime.fromtimestamp(clock.seconds(), UTC))
+        credentials = client_credentials(section, datetime.fromtimestamp(now(), UTC))
         self._certificate = None if credentials is None else credentials.certificate
         self._token: ProviderToken | None = None
         if credentials is None and section.p8_file is not None:
             key = token_key(section.p8_file, label)
-            self._token = ProviderToken(key, section.key_id, section.team_id, clock.seconds)
+            self._token = ProviderToken(key, section.key_id, section.team_id, now)
         self.default_topic = section.default_topic or (
             "" if self._certificate is None else topic_of(self._certificate)
         )
@@ -137,7 +140,7 @@ class APNsPool:
     def push(self, device_id: str, request: Mapping[str, Any]) -> "Deferred[None]":
         try:
             path = path_of(device_id)
-            fields = apns_fields(request, self.default_topic, self._clock.seconds())
+            fields = apns_fields(request, self.default_topic, self._now())
             body = _json(request)
             if len(body) > MAX_PAYLOAD and (fields[0] != _VOIP or len(body) > MAX_VOIP_PAYLOAD):
                 raise Refused("payload_too_large")
@@ -182,7 +185,7 @@ class APNsPool:
         after = None
         if response.raw_headers:
             given = next((value for name, value in response.raw_headers if name == b"retry-after"), None)
-            after = parse_retry_after(given, self._clock.seconds())
+            after = parse_retry_after(given, self._now())
         raise error_of(response.code, reason, after)
 
     def _accepted(self) -> None:
@@ -212,6 +215,8 @@ class APNsPool:
         error = failure.value
         if not isinstance(error, DeliveryError):
             failure.raiseException()  # cancelled
+        if isinstance(error, AnswerCut) and error.code == 200:
+            return  # Apple took it, whatever it wanted to add
         word = _word_of(error)
         if not isinstance(error, Unreachable):  # whose connections tell themselves
             self._tell(str(error))

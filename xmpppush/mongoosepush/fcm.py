@@ -82,12 +82,14 @@ class FCMPool:
         max_waiting: int = 10_000,
         random: Callable[[], float] = chance.random,
         endpoint_for: Any = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         """
         Args:
             endpoints: The way to a host, through a proxy for instance.
             random: 0.0 to 1.0.
             endpoint_for: An `Origin` to the client endpoint for it, for tests.
+            now: The system's clock, which providers compare with theirs; ``None``: ``reactor``'s.
 
         Raises:
             ConfigError: A key cannot be used; one line.
@@ -99,6 +101,7 @@ class FCMPool:
         account = read_service_account(section.appfile, f"{where} appfile")
         self._origin = _origin(section.endpoint, where)
         self._clock = reactor
+        self._now = now or reactor.seconds
         self._agent = PooledAgent(
             reactor,
             max_idle=section.connections,
@@ -114,7 +117,7 @@ class FCMPool:
             what = error.strerror if isinstance(error, OSError) else error
             raise ConfigError([f"{where} ca_file: {section.ca_file}: {what}"]) from error
         self._target = f"/v1/projects/{account.project_id}/messages:send".encode("ascii")
-        self._tokens = GoogleTokens(account, section.name, self._agent, reactor, random)
+        self._tokens = GoogleTokens(account, section.name, self._agent, reactor, random, now)
         self._head_of: tuple[bytes, bytes] = (b"", b"")
         self._limit = section.connections + max_waiting
         self._pending = 0
@@ -206,7 +209,7 @@ class FCMPool:
         raise error_of(response.code, word, self._retry_after(response))
 
     def _retry_after(self, response: BufferedResponse) -> float | None:
-        after = parse_retry_after(response.header(b"retry-after"), self._clock.seconds())
+        after = parse_retry_after(response.header(b"retry-after"), self._now())
         return QUOTA_WAIT if after is None and response.code == 429 else after
 
     def _unanswered(self, failure: Failure) -> None:

@@ -156,7 +156,7 @@ def read_token(code: int, body: bytes, after: float | None = None) -> tuple[str,
         token, lifetime = content.get("access_token"), content.get("expires_in", 3600)
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise NoToken("service_internal", "answer without an access token")
-        if not isinstance(lifetime, int | float) or lifetime <= 0:
+        if not isinstance(lifetime, int | float) or lifetime < 1:
             raise NoToken("service_internal", "answer with a token that has no lifetime")
         return token, float(min(lifetime, 86_400))
     word = content.get("error")
@@ -191,12 +191,15 @@ class GoogleTokens:
         agent: PooledAgent,
         clock: IReactorTime,
         random: Callable[[], float],
+        now: Callable[[], float] | None = None,
     ) -> None:
         """
         Args:
             pool: Its name, for the log.
             random: 0.0 to 1.0.
+            now: The system's clock, which providers compare with theirs; ``None``: ``clock``'s.
         """
+        self._now = now or clock.seconds
         self._account = account
         self._pool = pool
         self._http = JSONClient(agent)
@@ -291,7 +294,7 @@ class GoogleTokens:
         asked.addCallbacks(self._got, self._explain)
 
     async def _ask(self) -> tuple[str, float]:
-        now = self._clock.seconds()
+        now = self._now()
         form = {"grant_type": GRANT_TYPE, "assertion": assertion(self._account, now)}
         response = await self._http.post(self._account.token_uri, data=form, allow_redirects=False)
         body = await response.content()

@@ -36,15 +36,14 @@ def report(pools: Sequence[PoolHealth], now: float, version: str) -> tuple[int, 
     time = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     up = sum(pool.connected > 0 for pool in pools)
     status = "fail" if not up else "pass" if up == len(pools) else "warn"
-    checks = {
-        f"pool:{pool.name}": [
+    checks: dict[str, list[dict[str, Any]]] = {}
+    for pool in pools:  # of two services, two may have the same name
+        checks.setdefault(f"pool:{pool.name}", []).append(
             {
                 "status": "pass" if pool.connected else "fail",
                 "time": time,
                 "output": {"connected": pool.connected, "disconnected": pool.disconnected},
             }
-        ]
-        for pool in pools
-    }
+        )
     body = {"status": status, "version": version, "description": DESCRIPTION, "checks": checks}
     return (200 if up else 503), body

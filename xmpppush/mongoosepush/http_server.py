@@ -32,6 +32,8 @@ from zope.interface import implementer
 # Request line and headers; a device id of 4096 octets takes three times that when percent-encoded.
 MAX_HEAD = 16 * 1024
 MAX_BODY = 8 * 1024 * 1024
+# Of a chunked body, what is not the body: sizes, extensions and trailers, for which the parser has no limit.
+MAX_FRAMING = 1024 * 1024
 # Between requests, and for a whole request to arrive.
 REQUEST_TIMEOUT = 60.0
 # For a client to close after our last word. One that is told 413 is still sending: closing at once could make
@@ -90,6 +92,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._body_size = 0
+        self._received = 0  # octets of the body with all around it
         self._head_size: int | None = 0  # None: the head is complete, this is the body
         self._complete = False  # has a request ended in these octets?
         self._waiting: deque[tuple[HTTPRequest, bool]] = deque()
@@ -131,6 +134,10 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             self._head_size += len(data)
             if self._head_size > MAX_HEAD and not self._closing:
                 self._refuse(431, "header_fields_too_large")
+        else:
+            self._received += len(data)
+            if self._received - self._body_size > MAX_FRAMING and not self._closing:
+                self._refuse(413, "payload_too_large")
 
     def timeoutConnection(self) -> None:
         self.transport.abortConnection()
@@ -161,13 +168,15 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._url = b""
         self._headers = {}
         self._body = []
-        self._body_size = 0
+        self._body_size = self._received = 0
         self._head_size = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_size is None:
+            return  # a trailer, which is no header (RFC 9110 section 6.5.1)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         if key in self._headers:
             text = f"{self._headers[key]}, {text}"
@@ -183,7 +192,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        if self._closing:
+        if self._closing or self._last_request:
             return
         self._body_size += len(body)
         if self._body_size > self.factory.max_body:
@@ -239,7 +248,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._late(request, False, self.factory.internal_error)
 
     def _send(self, request: HTTPRequest, keep_alive: bool, answer: Answer) -> None:
-        close = not keep_alive or self.factory.draining
+        close = not keep_alive or self.factory.draining or (self._last_request and not self._waiting)
         self.transport.write(self.factory.render(request, answer, close))
         if close:
             self.close()
@@ -247,7 +256,12 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             self.resetTimeout()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Answer at once, and wait a little for the client to close; what waits before it is dropped."""
+        """Answer, and wait a little for the client to close."""
+        if self._answering or self._waiting:
+            # Said now, it would be taken for the answer to a request before it, which may be delivered. The
+            # connection ends behind that one's answer.
+            self._last_request = True
+            return
         request = HTTPRequest("", self._url, {}, b"")
         answer = self.factory.refusal(request, status, reason)
         self.transport.write(self.factory.render(request, answer, True))

@@ -35,6 +35,7 @@ APNS_PUSH_TYPES = (
 )
 MAX_COLLAPSE_ID = 64  # bytes
 MAX_TOPIC = 255
+MAX_DEPTH = 100  # of lists in a value of FCM's data
 _APNS_PRIORITIES = {"normal": b"5", "high": b"10"}
 _PUSH_TYPES = {name: (b"apns-push-type", name.encode()) for name in APNS_PUSH_TYPES}
 _BACKGROUND = _PUSH_TYPES["background"]
@@ -180,14 +181,15 @@ def fcm_size(message: Mapping[str, Any]) -> int:
     )
 
 
-def fcm_string(value: object) -> str:
+def fcm_string(value: object, depth: int = 0) -> str:
     """
     A value of ``data`` as FCM takes it, a string, made in Erlang's way as MongoosePush does.
 
     There a list is text: of strings, of lists, and of numbers that are characters.
 
     Raises:
-        Refused: It is an object or a list with one, or a number in a list is no character.
+        Refused: It is an object or a list with one, a number in a list is no character, or lists are nested
+            deeper than `MAX_DEPTH`.
     """
     if isinstance(value, str):
         return value
@@ -200,18 +202,20 @@ def fcm_string(value: object) -> str:
     if isinstance(value, float):
         return _float_string(value)
     if isinstance(value, list):
-        return "".join([_text_in_list(each) for each in value])
+        if depth >= MAX_DEPTH:
+            raise Refused("invalid_notification")
+        return "".join([_text_in_list(each, depth + 1) for each in value])
     raise Refused("invalid_notification")
 
 
-def _text_in_list(value: object) -> str:
+def _text_in_list(value: object, depth: int) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | list):
         raise Refused("invalid_notification")
     if isinstance(value, int):
         if not 0 <= value <= 0x10FFFF or 0xD800 <= value <= 0xDFFF:
             raise Refused("invalid_notification")
         return chr(value)
-    return fcm_string(value)
+    return fcm_string(value, depth)
 
 
 def _float_string(value: float) -> str:

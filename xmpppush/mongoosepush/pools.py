@@ -121,13 +121,17 @@ class Pools(Service):
 
 
 def make_pools(
-    section: MongoosePushSection, reactor: Any, random: Callable[[], float] = chance.random
+    section: MongoosePushSection,
+    reactor: Any,
+    random: Callable[[], float] = chance.random,
+    now: Callable[[], float] | None = None,
 ) -> Pools:
     """
     The pools of ``[mongoosepush]``, not started yet. A provider's libraries load only where it has a pool.
 
     Args:
         random: 0.0 to 1.0; spreads attempts to connect.
+        now: The system's clock; ``None``: the reactor's.
 
     Raises:
         ConfigError: Credentials are missing or cannot be used; one line for each pool, with what to do.
@@ -140,7 +144,7 @@ def make_pools(
     except ValueError as error:
         raise ConfigError([f"[mongoosepush] proxy: {error}"]) from error
     way = None if proxy is None else endpoint_factory(reactor, proxy)
-    common: dict[str, Any] = {"max_waiting": section.max_waiting}
+    common: dict[str, Any] = {"max_waiting": section.max_waiting, "now": now}
     makers: list[Callable[[], Any]] = []
     if section.apns:
         from xmpppush.mongoosepush.apns import APNsPool

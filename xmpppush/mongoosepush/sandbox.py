@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -38,6 +39,19 @@ _CONTENTS: Mapping[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
+# In octets of JSON: more than any provider takes, however it is escaped.
+MAX_CONTENT = 64 * 1024
+
+
+def _check(content: dict[str, Any]) -> None:
+    try:
+        size = len(orjson.dumps(content))
+    except TypeError:  # nested too deep to be written
+        raise Refused("invalid_request") from None
+    if size > MAX_CONTENT:
+        raise Refused("payload_too_large")
+
+
 @implementer(IPushProvider, IHasPools)
 class Sandbox:
     """
@@ -59,6 +73,7 @@ class Sandbox:
     def push(self, service: str, device_id: str, request: Mapping[str, Any]) -> Deferred[None]:
         try:
             content = _CONTENTS[service](device_id, request)
+            _check(content)
         except Refused as error:
             return fail(error)
         notification = SandboxNotification(

@@ -19,6 +19,9 @@ Schema = Mapping[str, Any]
 
 YEAR_9999 = 253_402_300_799  # the last second that everybody can write as a date
 MAX_LABEL = 255  # characters
+MAX_TAGS = 100
+MAX_FIELDS = 100  # more than there are names, so one of them is unexpected
+MAX_PROBLEMS = 100  # of one request; the answer names no more
 ANALYTICS_LABEL = "^[a-zA-Z0-9_.~%-]{1,50}$"  # as FCM documents it
 
 _STRING = {"type": "string"}
@@ -78,7 +81,7 @@ _PROPERTIES = {
     "time_to_live": _INT32,
     "mutable_content": {"type": "boolean"},
     "topic": _STRING,
-    "tags": {"type": "array", "items": _STRING},
+    "tags": {"type": "array", "maxItems": MAX_TAGS, "items": _STRING},
     **EXTENSIONS,
 }
 
@@ -156,6 +159,8 @@ _BOOLEANS = {"true": True, "false": False}
 def _prepared(body: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """A copy without optional nulls, with the strings that stand for numbers and booleans converted."""
     properties, required = schema["properties"], schema["required"]
+    if len(body) > MAX_FIELDS:
+        return dict(body)
     prepared = {}
     for name, value in body.items():
         rule = properties.get(name)
@@ -182,9 +187,40 @@ def _pattern(_validator: object, pattern: str, value: object, _schema: Schema) -
         yield ValidationError("does not match")
 
 
+# jsonschema's own put all of a wrong value into a message that nobody reads: seconds for some megabytes.
+
+
+def _type(validator: Any, kind: str, value: object, _schema: Schema) -> Iterator[ValidationError]:
+    if not validator.is_type(value, kind):
+        yield ValidationError("another type")
+
+
+def _enum(
+    _validator: object, words: Sequence[str], value: object, _schema: Schema
+) -> Iterator[ValidationError]:
+    if value not in words:
+        yield ValidationError("another word")
+
+
+def _max_items(_validator: object, most: int, value: object, _schema: Schema) -> Iterator[ValidationError]:
+    if isinstance(value, list) and len(value) > most:
+        yield ValidationError("too many")
+
+
+def _no_others(_validator: object, _no: bool, value: object, schema: Schema) -> Iterator[ValidationError]:
+    if isinstance(value, dict) and not value.keys() <= schema["properties"].keys():
+        yield ValidationError("unexpected field")
+
+
 _Validator = extend(
     Draft202012Validator,
-    {"pattern": _pattern},
+    {
+        "additionalProperties": _no_others,
+        "enum": _enum,
+        "maxItems": _max_items,
+        "pattern": _pattern,
+        "type": _type,
+    },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )
 
@@ -209,12 +245,21 @@ class Check:
         shape = shape_of(request)
         if shape in self._accepted:
             return
-        errors = list(self._validator.iter_errors(request))
+        errors = self._errors(request)
         if errors:
             raise InvalidRequest(_explain(errors, ()))
         if len(self._accepted) >= self._capacity:
             self._accepted.clear()
         self._accepted.add(shape)
+
+    def _errors(self, request: dict[str, Any]) -> list[ValidationError]:
+        """A body of megabytes has room for millions of them, and each costs 100 microseconds to find."""
+        errors: list[ValidationError] = []
+        for error in self._validator.iter_errors(request):
+            errors.append(error)
+            if error.validator == "maxItems" or len(errors) >= MAX_PROBLEMS:
+                break
+        return errors
 
 
 # The fields whose words the schemas restrict.
@@ -233,8 +278,10 @@ def shape_of(value: Mapping[str, Any]) -> object:
     """
     What of a request its validity depends on: equal shapes are equally valid.
 
-    Small for every request that is valid, so what is remembered stays small.
+    Small for every request that is valid, so what is remembered stays small. One with too many fields is not.
     """
+    if len(value) > MAX_FIELDS:
+        return None
     return tuple([(name, _shape_of_field(name, each)) for name, each in value.items()])
 
 
@@ -252,7 +299,8 @@ def _shape_of_field(name: str, value: object) -> object:
     if kind is dict and name == "alert":
         return (dict, shape_of(value))  # type: ignore[arg-type]
     if kind is list:
-        return (list, frozenset(map(type, value)))  # type: ignore[call-overload]
+        fits = len(value) <= MAX_TAGS  # type: ignore[arg-type]
+        return (list, fits, frozenset(map(type, value)))  # type: ignore[call-overload]
     return kind
 
 
@@ -286,6 +334,8 @@ def _wrong_value(errors: Sequence[ValidationError]) -> str:
         return _wrong_type(kinds["type"].validator_value, kinds["type"].instance)
     if "enum" in kinds:
         return "Invalid value for enum"
+    if "maxItems" in kinds:
+        return f"Array length is larger than maxItems: {kinds['maxItems'].validator_value}"
     if "pattern" in kinds:
         return f"Invalid format. Expected {kinds['pattern'].validator_value}"
     if "maxLength" in kinds:

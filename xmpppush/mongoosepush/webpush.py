@@ -73,7 +73,7 @@ class _PushService:
         self.connections = agent.pool(origin)
         self.reach = reach
         self.authorization = b""
-        self.renew_at = float("-inf")
+        self.issued = float("-inf")
 
 
 @implementer(IPool)
@@ -94,12 +94,14 @@ class WebPushPool:
         endpoints: EndpointFactory | None = None,
         max_waiting: int = 10_000,
         endpoint_for: Any = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         """
         Args:
             endpoints: The way to a host through a proxy, which has to judge itself where names lead to.
                 Without, only public addresses are connected to, but for hosts listed with their port.
             endpoint_for: An `Origin` to the client endpoint for it, for tests.
+            now: The system's clock, which providers compare with theirs; ``None``: ``reactor``'s.
 
         Raises:
             ConfigError: A key cannot be used, or http_ece is missing; one line.
@@ -123,6 +125,7 @@ class WebPushPool:
         public_key = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self.public_key = urlsafe_b64encode(public_key).decode("ascii").rstrip("=")
         self._clock = reactor
+        self._now = now or reactor.seconds
 
         def agent(way: EndpointFactory) -> PooledAgent:
             return PooledAgent(
@@ -192,11 +195,11 @@ class WebPushPool:
         return service
 
     def _authorization(self, service: _PushService) -> bytes:
-        now = self._clock.seconds()
-        if now >= service.renew_at:
+        now = self._now()
+        if not 0 <= now - service.issued < TOKEN_RENEWAL:  # also when the clock was set back
             token = vapid_token(self._key, str(service.origin), self._subject, now)
             service.authorization = f"Authorization: vapid t={token}, k={self.public_key}".encode("ascii")
-            service.renew_at = now + TOKEN_RENEWAL
+            service.issued = now
         return service.authorization
 
     def _send(
@@ -223,7 +226,7 @@ class WebPushPool:
             return
         host = service.origin.authority
         if code in (401, 403):
-            service.renew_at = float("-inf")
+            service.issued = float("-inf")
             self._remarks.say(
                 f"HTTP {code}",
                 f"{host} answers HTTP {code}: it does not take our VAPID key or subject, or subscriptions "
@@ -231,7 +234,7 @@ class WebPushPool:
             )
         elif code not in OUTCOMES:
             self._remarks.say(f"HTTP {code}", f"{host} answers HTTP {code}")
-        raise error_of(code, parse_retry_after(response.header(b"retry-after"), self._clock.seconds()))
+        raise error_of(code, parse_retry_after(response.header(b"retry-after"), self._now()))
 
     def _unanswered(self, failure: Failure, service: _PushService) -> None:
         error = failure.value
