@@ -446,6 +446,17 @@ def test_a_row_fetched_before_it_is_handed_over_is_sent_once(world):
     assert outcomes == [None]
 
 
+def test_what_has_to_wait_says_for_what(world):
+    """'push test' shows it to an operator, who wants to know what is wrong."""
+    bridge = world.bridge()
+    bridge.enqueue(world.stored())
+    world.pool.trouble = "connection refused"
+    world.pool.fail(Unreachable("connection refused"))
+    outcomes = []
+    bridge.enqueue(world.stored(), outcomes.append)
+    assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(TryLater, "connection refused")]
+
+
 def test_settled_rows_still_on_disk_are_not_fetched_again(world, monkeypatch):
     """A page read before the deletion was committed."""
     bridge = world.bridge(capacity=4)

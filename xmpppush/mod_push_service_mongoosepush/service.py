@@ -217,7 +217,7 @@ class MongoosePushBridge(Service):
             self._leave_on_disk(delivery.id - 1)
             self._load_soon(0)
             if first is not None:
-                first(TryLater("queued"))
+                first(self._waits())
             return
         self._known.add(delivery.id)
         schedule, now = self._schedule, self._clock.seconds()
@@ -226,11 +226,14 @@ class MongoosePushBridge(Service):
             self._replaced(gone)
         if first is not None:
             if schedule.is_held_up(delivery):
-                first(TryLater("queued"))
+                first(self._waits())
             else:
                 self._firsts[delivery.id] = first
         if schedule.in_flight < schedule.limit:
             self._pump()
+
+    def _waits(self) -> TryLater:
+        return TryLater(self.trouble or "others are before it")
 
     def forget_account(self, account: str) -> None:
         """The account was removed, and its rows with it: send nothing of it that was there before."""
@@ -635,7 +638,7 @@ class MongoosePushBridge(Service):
         self._timer = self._load_call = None
         for delivery in self._schedule.clear():
             self._known.discard(delivery.id)
-            self._tell_first(delivery, TryLater("queued"))
+            self._tell_first(delivery, TryLater("the server is stopping"))
         self._stopped = Deferred()
         stopped = self._stopped
         self._check_stopped()
