@@ -35,7 +35,7 @@ MAX_BODY = 64 * 1024  # nobody needs one
 JSON = "application/json; charset=utf-8"
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 TOO_MANY = Refusal(429, "too-many-requests", "too many wrong passwords from this address; try again later")
-WRONG_METHOD = Refusal(405, "method-not-allowed", "GET and HEAD are")
+WRONG_METHOD = Refusal(405, "method-not-allowed", "only GET and HEAD are allowed")
 
 _HOST = re.compile(r"\[?(.*?)\]?(:\d*)?")
 
