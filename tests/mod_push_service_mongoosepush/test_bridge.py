@@ -806,6 +806,23 @@ def test_lost_pushes_are_not_a_flood_of_lines(world, log):
     assert bridge.outcomes["refused"] == 102
 
 
+def test_lost_pushes_are_counted_for_their_own_reason(world, log):
+    """A line about 413 does not tell how many were lost for 404."""
+    bridge = world.bridge()
+    for number, code in enumerate((404, 404, 404, 413)):
+        world.pool.answers.append(Response(code))
+        bridge.enqueue(world.stored(path=f"/{number}"))
+    world.clock.advance(service_module.QUIET)
+    world.pool.answers.append(Response(404))
+    bridge.enqueue(world.stored(path="/x"))
+    assert lines(log) == [
+        "push service refused a notification for node node-1: 404; it is lost",
+        "push service refused a notification for node node-1: 413; it is lost",
+        "push service refused a notification for node node-1: 404; it is lost"
+        " (2 more since the last such line)",
+    ]
+
+
 def test_outcomes_are_counted_by_service(world):
     """Known services from zero on, so that a rate can be told from the first one."""
     bridge = world.bridge()

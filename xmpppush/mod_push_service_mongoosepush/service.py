@@ -47,6 +47,7 @@ CAPACITY = 50_000
 PAGE = 500
 STOP_TIME = 3.0  # seconds that stopping waits for answers
 MAX_LINES = 10  # about lost notifications in half a minute
+MAX_REASONS = 100  # whose lost notifications are counted between the lines
 STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
 OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "postponed")
 # Seconds: from a push service next door to one that was down for a night.
@@ -61,19 +62,19 @@ class Losses:
     def __init__(self) -> None:
         self._until = float("-inf")
         self._said: set[str] = set()
-        self._unsaid = 0
+        self._unsaid: dict[str, int] = {}
 
     def worth_a_line(self, reason: str, now: float) -> int | None:
-        """One more; returns how many were not told since the last line, ``None``: nor is this one."""
+        """One more; returns how many for this reason were not told before, ``None``: nor is this one."""
         if now >= self._until:
             self._until = now + QUIET
             self._said.clear()
         if reason in self._said or len(self._said) >= MAX_LINES:
-            self._unsaid += 1
+            if reason in self._unsaid or len(self._unsaid) < MAX_REASONS:
+                self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
             return None
         self._said.add(reason)
-        unsaid, self._unsaid = self._unsaid, 0
-        return unsaid
+        return self._unsaid.pop(reason, 0)
 
 
 def trace_of(delivery: Delivery) -> str:
