@@ -6,6 +6,7 @@ Nothing here is quick, nor needs to be: it is asked a few times a minute.
 
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
@@ -209,7 +210,8 @@ _HEADERS = {
 
 
 def _send(request: HTTPRequest, answer: Answer) -> None:
-    request.setResponseCode(answer.status)
+    # twisted.web has no words for 429.
+    request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode())
     for name, value in (
         ("server", "xmpppush"),
         ("content-type", answer.content_type),
