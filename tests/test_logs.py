@@ -34,8 +34,12 @@ def test_twisted_does_not_say_again_which_ports_are_open(log, log_format, tmp_pa
     """Our own lines have the section and the address."""
     from twisted.internet import reactor
 
+    class Wrapped(Factory):
+        def logPrefix(self):
+            return "_Site (AdminFactory) (TLS)"
+
     lines = log(log_format)
-    factory = Factory()
+    factory = Wrapped()
     factory.noisy = False
     for port in (
         reactor.listenTCP(0, factory, interface="127.0.0.1"),

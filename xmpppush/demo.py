@@ -412,6 +412,7 @@ async def stay(story: Story, server: DemoServer, passwords: dict[str, str]) -> N
     story.say(f"     account   {BOB}, password {passwords[BOB]}")
     command = Path(sys.executable).with_name("xmpppush")
     story.say(f"     commands  {command} -c {server.config_file} push test {ALICE} --body Hello")
+    story.say(f"               {command} -c {server.config_file} push trace {ALICE}")
     story.say("     Ctrl-C ends the demo and removes all of it.")
     seen = await asyncio.to_thread(server.call, "sandbox.list")
     while True:

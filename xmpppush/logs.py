@@ -66,7 +66,7 @@ class JSONLines:
 
 
 # Of each port, by twisted.python.log. Ours say the same, with their section and the whole address.
-_OF_PORTS = re.compile(r"\w+( \(TLS\))? starting on (\d+|'.*')|\((TCP|TLS|UNIX) Port .* Closed\)")
+_OF_PORTS = re.compile(r"\w+( \(\w+\))* starting on (\d+|'.*')|\((TCP|TLS|UNIX) Port .* Closed\)")
 
 
 def leave_out_ports(event: LogEvent) -> Any:

@@ -85,7 +85,9 @@ def read(transport):
     status, *lines = head.split("\r\n")
     headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in lines)}
     answer = json.loads(body) if body and "json" in headers["content-type"] else body
-    return SimpleNamespace(status=int(status.split()[1]), headers=headers, body=answer)
+    return SimpleNamespace(
+        status=int(status.split()[1]), phrase=status.split(maxsplit=2)[2], headers=headers, body=answer
+    )
 
 
 def basic(password):
@@ -209,6 +211,7 @@ def test_guessing_the_password(log):
         assert world.ask("/metrics", Authorization=basic("guess")).status == 401
     answer = world.ask("/metrics", Authorization=basic("sesam"))
     assert (answer.status, answer.headers["retry-after"]) == (429, "60")
+    assert answer.phrase == "Too Many Requests"
     assert world.ask("/health").status == 200
     assert world.ask("/metrics", peer="192.0.2.1", Authorization=basic("sesam")).status == 200
     world.clock.advance(61)

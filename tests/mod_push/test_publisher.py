@@ -13,8 +13,10 @@ from xmpppush.config.sections import StorageSection
 from xmpppush.errors import (
     DeviceUnregistered,
     Forbidden,
+    GivenUp,
     NodeNotFound,
     PreconditionNotMet,
+    Refused,
     StorageError,
     TryLater,
 )
@@ -517,7 +519,37 @@ def test_a_test_notification_takes_the_real_path():
     assert [delivery.id for delivery in world.push_service.enqueued] == [1]
     world.push_service.outcome = DeviceUnregistered("unregistered")
     lines = Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result
-    assert lines == ["pubsub.localhost n1: DeviceUnregistered: unregistered"]
+    assert lines == ["pubsub.localhost n1: the push service does not know the device any more: unregistered"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            TryLater("connection refused"),
+            "not yet: connection refused; it waits, and 'push trace' tells what",
+        ),
+        (GivenUp("too old"), "the push service did not take it: too old"),
+        (Refused("400 bad"), "the push service did not take it: 400 bad"),
+    ],
+)
+def test_a_test_notification_says_in_words_why_it_did_not_get_through(error, said):
+    """Names of exceptions mean nothing to an operator."""
+    world = World()
+    world.enabled(node="n1")
+    world.push_service.outcome = error
+    (line,) = Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result
+    assert line.startswith(f"pubsub.localhost n1: {said}")
+
+
+def test_a_test_notification_that_the_app_server_refuses():
+    """It is told apart from what the push service says."""
+    world = World()
+    world.enabled(node="n1")
+    world.pubsub.error = NodeNotFound("no such node")
+    assert Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result == [
+        "pubsub.localhost n1: the app server did not take it: no such node"
+    ]
 
 
 def test_enable_warns_of_what_cannot_work():

@@ -447,6 +447,17 @@ def test_a_row_fetched_before_it_is_handed_over_is_sent_once(world):
     assert outcomes == [None]
 
 
+def test_what_has_to_wait_says_for_what(world):
+    """'push test' shows it to an operator, who wants to know what is wrong."""
+    bridge = world.bridge()
+    bridge.enqueue(world.stored())
+    world.pool.trouble = "connection refused"
+    world.pool.fail(Unreachable("connection refused"))
+    outcomes = []
+    bridge.enqueue(world.stored(), outcomes.append)
+    assert [(type(outcome), str(outcome)) for outcome in outcomes] == [(TryLater, "connection refused")]
+
+
 def test_settled_rows_still_on_disk_are_not_fetched_again(world, monkeypatch):
     """A page read before the deletion was committed."""
     bridge = world.bridge(capacity=4)
@@ -794,6 +805,23 @@ def test_lost_pushes_are_not_a_flood_of_lines(world, log):
         "push service refused a notification for node node-1: 413; it is lost",
     ]
     assert bridge.outcomes["refused"] == 102
+
+
+def test_lost_pushes_are_counted_for_their_own_reason(world, log):
+    """A line about 413 does not tell how many were lost for 404."""
+    bridge = world.bridge()
+    for number, code in enumerate((404, 404, 404, 413)):
+        world.pool.answers.append(Response(code))
+        bridge.enqueue(world.stored(path=f"/{number}"))
+    world.clock.advance(service_module.QUIET)
+    world.pool.answers.append(Response(404))
+    bridge.enqueue(world.stored(path="/x"))
+    assert lines(log) == [
+        "push service refused a notification for node node-1: 404; it is lost",
+        "push service refused a notification for node node-1: 413; it is lost",
+        "push service refused a notification for node node-1: 404; it is lost"
+        " (2 more since the last such line)",
+    ]
 
 
 def test_outcomes_are_counted_by_service(world):

@@ -6,6 +6,7 @@ Nothing here is quick, nor needs to be: it is asked a few times a minute.
 
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
@@ -35,7 +36,7 @@ MAX_BODY = 64 * 1024  # nobody needs one
 JSON = "application/json; charset=utf-8"
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 TOO_MANY = Refusal(429, "too-many-requests", "too many wrong passwords from this address; try again later")
-WRONG_METHOD = Refusal(405, "method-not-allowed", "GET and HEAD are")
+WRONG_METHOD = Refusal(405, "method-not-allowed", "only GET and HEAD are allowed")
 
 _HOST = re.compile(r"\[?(.*?)\]?(:\d*)?")
 
@@ -209,7 +210,8 @@ _HEADERS = {
 
 
 def _send(request: HTTPRequest, answer: Answer) -> None:
-    request.setResponseCode(answer.status)
+    # twisted.web has no words for 429.
+    request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode())
     for name, value in (
         ("server", "xmpppush"),
         ("content-type", answer.content_type),

@@ -15,7 +15,15 @@ from zope.interface import implementer
 
 from xmpppush.batches import Batches
 from xmpppush.coroutines import start
-from xmpppush.errors import AppServerUnreachable, OfflineFull, PushError, StorageError
+from xmpppush.errors import (
+    AppServerUnreachable,
+    DeliveryError,
+    DeviceUnregistered,
+    OfflineFull,
+    PushError,
+    StorageError,
+    TryLater,
+)
 from xmpppush.http.outage import Outage
 from xmpppush.interfaces import (
     IMessageStore,
@@ -564,8 +572,7 @@ class Publisher:
             except PushError as error:
                 self._trace.note(trace, account, registration.node, Decision.NOT_PUBLISHED, told(error))
                 outcome = error
-            said = "the push service took it" if outcome is None else f"{type(outcome).__name__}: {outcome}"
-            lines.append(f"{registration.pubsub} {registration.node}: {said}")
+            lines.append(f"{registration.pubsub} {registration.node}: {_became(outcome)}")
         return lines
 
     async def _first_outcome(self, delivery: Delivery) -> PushError | None:
@@ -573,6 +580,22 @@ class Publisher:
         assert self._push_service is not None
         self._push_service.enqueue(delivery, outcome.callback)
         return await outcome
+
+
+def _became(outcome: PushError | None) -> str:
+    """What became of a test notification, for the operator who sent it."""
+    if outcome is None:
+        return "the push service took it"
+    why = told(outcome)
+    match outcome:
+        case TryLater():
+            return f"not yet: {why}; it waits, and 'push trace' tells what becomes of it"
+        case DeviceUnregistered():
+            return f"the push service does not know the device any more: {why}"
+        case DeliveryError():
+            return f"the push service did not take it: {why}"
+        case _:
+            return f"the app server did not take it: {why}"
 
 
 def left_out(before: Iterable[Registration], after: Iterable[Registration]) -> list[Registration]:

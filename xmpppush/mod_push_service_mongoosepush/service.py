@@ -48,6 +48,7 @@ CAPACITY = 50_000
 PAGE = 500
 STOP_TIME = 3.0  # seconds that stopping waits for answers
 MAX_LINES = 10  # about lost notifications in half a minute
+MAX_REASONS = 100  # whose lost notifications are counted between the lines
 STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
 OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "postponed")
 # Seconds: from a push service next door to one that was down for a night.
@@ -77,19 +78,19 @@ class Losses:
     def __init__(self) -> None:
         self._until = float("-inf")
         self._said: set[str] = set()
-        self._unsaid = 0
+        self._unsaid: dict[str, int] = {}
 
     def worth_a_line(self, reason: str, now: float) -> int | None:
-        """One more; returns how many were not told since the last line, ``None``: nor is this one."""
+        """One more; returns how many for this reason were not told before, ``None``: nor is this one."""
         if now >= self._until:
             self._until = now + QUIET
             self._said.clear()
         if reason in self._said or len(self._said) >= MAX_LINES:
-            self._unsaid += 1
+            if reason in self._unsaid or len(self._unsaid) < MAX_REASONS:
+                self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
             return None
         self._said.add(reason)
-        unsaid, self._unsaid = self._unsaid, 0
-        return unsaid
+        return self._unsaid.pop(reason, 0)
 
 
 def trace_of(delivery: Delivery) -> str:
@@ -241,7 +242,7 @@ class MongoosePushBridge(Service):
             self._leave_on_disk(delivery.id - 1)
             self._load_soon(0)
             if first is not None:
-                first(TryLater("queued"))
+                first(self._waits())
             return
         self._known.add(delivery.id)
         schedule, now = self._schedule, self._clock.seconds()
@@ -250,11 +251,14 @@ class MongoosePushBridge(Service):
             self._replaced(gone)
         if first is not None:
             if delivery.next_try > now or schedule.is_held_up(delivery):
-                first(TryLater("queued"))
+                first(self._waits())
             else:
                 self._firsts[delivery.id] = first
         if schedule.in_flight < schedule.limit:
             self._pump()
+
+    def _waits(self) -> TryLater:
+        return TryLater(self.trouble or "others are before it")
 
     def forget_account(self, account: str) -> None:
         """The account was removed, and its rows with it: send nothing of it that was there before."""
@@ -665,7 +669,7 @@ class MongoosePushBridge(Service):
         self._timer = self._load_call = None
         for delivery in self._schedule.clear():
             self._known.discard(delivery.id)
-            self._tell_first(delivery, TryLater("queued"))
+            self._tell_first(delivery, TryLater("the server is stopping"))
         self._stopped = Deferred()
         stopped = self._stopped
         self._check_stopped()
