@@ -11,6 +11,7 @@ from twisted.internet import task
 
 from benchmarks import outage as outages
 from benchmarks import parts
+from benchmarks.gateway import GatewayResult, measure_gateway
 from benchmarks.instructions import LOAD, count
 from benchmarks.pipeline import Load, Result, Setup, measure
 from benchmarks.server import ServerFailed
@@ -30,6 +31,18 @@ FIGURES = (
     ("duplicates", "duplicates", 1.0, "{:.0f}"),
     ("strange requests", "strange", 1.0, "{:.0f}"),
     ("stanza errors", "errors", 1.0, "{:.0f}"),
+)
+
+GATEWAY_FIGURES = (
+    ("requests/s", "requests_per_second", 1.0, "{:,.0f}"),
+    ("CPU of the server, µs/request", "cpu_us", 1.0, "{:.0f}"),
+    ("core busy", "busy", 100.0, "{:.0f} %"),
+    ("latency p50, ms", "p50", 1e3, "{:.1f}"),
+    ("latency p99, ms", "p99", 1e3, "{:.1f}"),
+    ("RSS, MiB", "rss", 1 / 2**20, "{:.0f}"),
+    ("missing", "missing", 1.0, "{:.0f}"),
+    ("strange requests", "strange", 1.0, "{:.0f}"),
+    ("refused", "refused", 1.0, "{:.0f}"),
 )
 
 
@@ -55,6 +68,7 @@ def main() -> None:
 @click.option("--connections", default=Setup().connections, show_default=True, help="max_http_connections.")
 @click.option("--delay", default=0.0, help="Seconds that the push service takes to answer.")
 @click.option("--profile", type=click.Path(path_type=Path), help="cProfile the server into this file.")
+@click.option("--embedded", is_flag=True, help="Through our own push service to APNs (HTTP/2, TLS).")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of the table.")
 def pipeline(
     messages: int,
@@ -69,6 +83,7 @@ def pipeline(
     connections: int,
     delay: float,
     profile: Path | None,
+    embedded: bool,
     as_json: bool,
 ) -> None:
     """The whole chain: c2s in, a MongoosePush stand-in out, a server process on a core of its own."""
@@ -76,7 +91,12 @@ def pipeline(
         raise click.UsageError("more --users than --registrations")
     load = Load(messages, users, registrations, senders, in_flight, rate, runs)
     setup = Setup(
-        agent, api_version, connections, delay=delay, profile=profile.absolute() if profile else None
+        agent,
+        api_version,
+        connections,
+        delay=delay,
+        profile=profile.absolute() if profile else None,
+        embedded=embedded,
     )
     try:
         result = measure(load, setup)
@@ -154,6 +174,26 @@ def milliseconds(ordered: Sequence[float], percent: float) -> str:
 
 
 @main.command()
+@click.option("--requests", default=20_000, show_default=True, help="In each run.")
+@click.option("--runs", default=3, show_default=True)
+@click.option("--connections", default=50, show_default=True, help="With one request each at a time.")
+@click.option("--profile", type=click.Path(path_type=Path), help="cProfile the server into this file.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of the table.")
+def gateway(requests: int, runs: int, connections: int, profile: Path | None, as_json: bool) -> None:
+    """The push service alone: HTTPS REST in, APNs over HTTP/2 and TLS out."""
+    try:
+        result = measure_gateway(requests, runs, connections, profile.absolute() if profile else None)
+    except ServerFailed as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(json.dumps(result.as_json()) if as_json else gateway_table(result))
+    if profile:
+        pstats.Stats(str(profile), stream=sys.stdout).sort_stats("tottime").print_stats(40)
+    if not result.is_clean:
+        click.echo(f"\nThe server's last words:\n{result.log}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.option("--messages", default=LOAD.messages, show_default=True)
 @click.option("--users", default=LOAD.users, show_default=True, help="As for pipeline.")
 @click.option("--registrations", default=0, help="As for pipeline.")
@@ -199,6 +239,16 @@ def table(result: Result) -> str:
         lines.append(row(label, values, form.format(result.middle(name) * factor)))
     lines.append(f"start: {result.start:.1f} s, {result.rss_at_start / 2**20:.0f} MiB RSS")
     lines.append(f"after the stop: {result.queued} deliveries queued, {result.offline} messages offline")
+    lines.append(yardstick_line(result.yardstick, result.middle("cpu_us")))
+    return "\n".join(lines)
+
+
+def gateway_table(result: GatewayResult) -> str:
+    """As `table`."""
+    lines = [row("", [f"run {number + 1}" for number in range(len(result.runs))], "median")]
+    for label, name, factor, form in GATEWAY_FIGURES:
+        values = [form.format(getattr(run, name) * factor) for run in result.runs]
+        lines.append(row(label, values, form.format(result.middle(name) * factor)))
     lines.append(yardstick_line(result.yardstick, result.middle("cpu_us")))
     return "\n".join(lines)
 

@@ -99,7 +99,8 @@ class Plan:
             "retry_cap": self.retry_cap,
         }
         return {
-            "sink_port": port,
+            "push_service": f"http://127.0.0.1:{port}",
+            "more": "",
             "api_version": "v3",
             "log_level": "info",
             "offline_messages": self.messages,

@@ -12,12 +12,25 @@ from statistics import median
 
 from attrs import asdict, frozen
 
+from benchmarks.apns_sink import listen_apns, write_credentials
 from benchmarks.client import DOMAIN, Client, chat_message
 from benchmarks.server import ServerProcess, Usage
 from benchmarks.sink import listen, text_of
 from benchmarks.tally import Tally, percentile
 from benchmarks.yardstick import yardstick_on
 
+EMBEDDED_INI = """
+[mongoosepush]
+endpoint = tcp:0:interface=127.0.0.1
+
+[mongoosepush:apns:prod]
+key_id = ABC123DEFG
+team_id = DEF123GHIJ
+p8_file = token.p8
+default_topic = com.example.app
+endpoint = 127.0.0.1:{apns_port}
+ca_file = apns-ca.pem
+"""
 CHUNK = 16384  # bytes a sender writes at once where no window or rate says less
 
 
@@ -63,6 +76,7 @@ class Setup:
         agent: ``fast`` or ``stock``: XMPPPUSH_HTTP_AGENT.
         connections: ``max_http_connections``.
         delay: Seconds that the push service takes to answer.
+        embedded: Through the push service of the same process to APNs over HTTP/2 and TLS.
         profile: Run the server under cProfile, which writes there; figures are then worth nothing.
     """
 
@@ -72,6 +86,7 @@ class Setup:
     log_level: str = "info"
     delay: float = 0.0
     profile: Path | None = None
+    embedded: bool = False
 
 
 @frozen
@@ -141,10 +156,11 @@ class Result:
 class Pipeline:
     """Sends what ``load`` says and listens for what comes out at the other end."""
 
-    def __init__(self, load: Load, server: ServerProcess, delay: float = 0.0) -> None:
+    def __init__(self, load: Load, server: ServerProcess, delay: float = 0.0, service: str = "fcm") -> None:
         self._load = load
         self._recipients = load.recipients()
         self._delay = delay
+        self._service = service
         self._server = server
         self._tally = Tally(0, 0)
         self._room = asyncio.Semaphore(load.in_flight) if load.in_flight else None
@@ -167,7 +183,7 @@ class Pipeline:
         async def some() -> None:
             for user in waiting:
                 client = await Client.login("127.0.0.1", self._server.port, f"user{user}")
-                await client.enable_push(f"node-{user}", token_of(user))
+                await client.enable_push(f"node-{user}", token_of(user), self._service)
                 await client.close()
 
         await asyncio.gather(*(some() for _ in range(10)))
@@ -287,9 +303,15 @@ async def serve(
         assert running is not None
         running.on_request(device, request)
 
-    sink = await listen(listener, delay=setup.delay)
+    if setup.embedded:
+        write_credentials(folder)
+        sink = await listen_apns(listener, folder)
+    else:
+        sink = await listen(listener, delay=setup.delay)
+    port = sink.sockets[0].getsockname()[1]
     settings = {
-        "sink_port": sink.sockets[0].getsockname()[1],
+        "push_service": "embedded:" if setup.embedded else f"http://127.0.0.1:{port}",
+        "more": EMBEDDED_INI.format(apns_port=port) if setup.embedded else "",
         "api_version": setup.api_version,
         "connections": setup.connections,
         "log_level": setup.log_level,
@@ -301,10 +323,10 @@ async def serve(
     if load.registrations:
         server.populate(load.registrations)
     server.add_users(names if load.registrations else [*names, *(f"user{n}" for n in range(load.users))])
-    start = server.start(core, setup.profile, under)
+    start = await asyncio.to_thread(server.start, core, setup.profile, under)
     try:
         rss_at_start = server.usage().rss
-        running = pipeline(load, server, setup.delay)
+        running = pipeline(load, server, setup.delay, "apns" if setup.embedded else "fcm")
         if not load.registrations:
             await running.prepare()
         async with logged_in(names, server.port) as senders:

@@ -35,7 +35,7 @@ allow_plain_without_tls = yes
 [mod_pubsub]
 
 [http_connections:mongoose_push_http]
-server = http://127.0.0.1:{sink_port}
+server = {push_service}
 connections = {connections}
 
 [mod_push_service_mongoosepush]
@@ -43,6 +43,7 @@ pool_name = mongoose_push_http
 api_version = {api_version}
 max_http_connections = {connections}
 
+{more}
 [limits]
 c2s_stanzas_per_second = 0
 connections_per_address = 10000

@@ -103,6 +103,23 @@ def test_check_config_names_every_problem(run, ini):
     assert "Traceback" not in errors
 
 
+def test_check_config_reads_credentials(run, ini):
+    """What a start would find wrong with them, a line for each."""
+    (ini.parent / "account.json").write_text("{}")
+    (ini.parent / "keys").write_text("one s3cret\n")
+    pools = "[mongoosepush:fcm:a]\nappfile = account.json\n"
+    ini.write_text(f"[mongoosepush]\n{pools}")
+    status, output, errors = run("check-config")
+    assert (status, output) == (1, "")
+    assert errors.startswith("[mongoosepush:fcm:a] appfile: ")
+    assert len(errors.splitlines()) == 1
+    ini.write_text("[mongoosepush]\napi_keys = keys\n")
+    status, _, errors = run("check-config")
+    assert status == 1
+    assert "line 1: a key has 16 letters" in errors
+    assert "s3cret" not in errors
+
+
 def test_a_missing_configuration_is_one_line(run, ini):
     """A command without its configuration says which file it looked for."""
     ini.unlink()

@@ -32,6 +32,7 @@ VOCABULARY = (
 TOOLS = (
     "xmpppush.coroutines",
     "xmpppush._wokkel",
+    "xmpppush.batches",
     "xmpppush.cache",
     "xmpppush.certificates",
     "xmpppush.clock",
@@ -44,6 +45,7 @@ TOOLS = (
 )
 ROLES = (
     "admin",
+    "apps",
     "config",
     "mod_push",
     "mod_push_service_mongoosepush",
@@ -55,7 +57,7 @@ ROLES = (
 # Where the parts meet.
 KNOW_EVERYBODY = ("tap", "commands", "control", "demo", "operations", "options", "testing", "__main__")
 # SQL lives with its role and meets the engine through `IDatabase`; storage/ puts both together.
-STORES = {"storage": ("xmpppush.mod_push.store", "xmpppush.mod_pubsub.store")}
+STORES = {"storage": ("xmpppush.mod_push.store", "xmpppush.mod_pubsub.store", "xmpppush.apps.store")}
 PURE = (
     "*.rules",
     "*.breaker",

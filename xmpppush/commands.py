@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from xmpppush import __version__, control
 from xmpppush.config.reader import load
-from xmpppush.config.sections import Config
+from xmpppush.config.sections import Config, MongoosePushSection
 from xmpppush.config.topology import describe
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.interfaces import ITrace
@@ -379,8 +379,27 @@ def main(config: str) -> None:
 def check_config(context: click.Context) -> None:
     """Check the configuration and print what it makes of the server."""
     config = read_config(context)
+    if config.mongoosepush is not None:
+        check_credentials(config.mongoosepush)
     for line in (*describe(config), *config.notices):
         click.echo(line)
+
+
+def check_credentials(section: MongoosePushSection) -> None:
+    """
+    Read the push service's certificates, keys and accounts, as a start does; nothing is connected to.
+
+    Raises:
+        ConfigError: Some cannot be used.
+    """
+    from twisted.internet import reactor
+
+    from xmpppush.mongoosepush.api_keys import read_api_keys
+    from xmpppush.mongoosepush.pools import make_pools
+
+    make_pools(section, reactor)
+    if section.api_keys is not None:
+        read_api_keys(section.api_keys)
 
 
 @main.group()

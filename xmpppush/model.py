@@ -56,6 +56,71 @@ class Account:
 
 
 @frozen
+class Room:
+    """What a device wants of a room: ``always``, ``mentioned`` (its ``nick`` is) or ``never``."""
+
+    allow: str
+    nick: str = ""
+
+
+@frozen
+class Extensions:
+    """
+    What Tigase's elements in ``<enable/>`` ask for (`xmpppush.xep.tigase`).
+
+    Attributes:
+        key: 16 octets for AES-128-GCM, ``b""``: nothing is encrypted.
+        max_size: Octets that are encrypted at the most.
+        priority: It wants to be told how urgent a notification is.
+        muted: Bare JIDs of whom it wants none.
+        ignore_unknown: It wants none of people who are not in the roster.
+        rooms: Rooms that it wants some of; ``None``: of all of them.
+        jingle: It can ring.
+    """
+
+    key: bytes = field(default=b"", repr=False)
+    max_size: int = 3000
+    priority: bool = False
+    muted: frozenset[str] = frozenset()
+    ignore_unknown: bool = False
+    rooms: Mapping[str, Room] | None = None
+    jingle: bool = False
+
+
+@frozen
+class Call:
+    """A call, as Tigase's notifications tell of it: which step, which call, audio or video."""
+
+    action: str
+    sid: str
+    media: tuple[str, ...] = ()
+
+
+@frozen
+class Encrypted:
+    """What only the device can read: both in base64, the tag at the text's end."""
+
+    iv: str
+    text: str = field(repr=False)
+    voip: bool = False
+
+
+@frozen
+class PushExtras:
+    """
+    What of Tigase's is in a notification.
+
+    Attributes:
+        priority: ``high``, ``low`` or ``""``.
+        encrypted: In place of the summary.
+    """
+
+    priority: str = ""
+    call: Call | None = None
+    encrypted: Encrypted | None = None
+
+
+@frozen
 class Registration:
     """
     One enabled push target of one account (XEP-0357 section 5).
@@ -73,6 +138,7 @@ class Registration:
         reason: Why it is suspended, ``""`` while it is not.
         next_try: When a suspended one is tried again, seconds since the epoch.
         missed: Messages that called for a push since the device was last there, as of the last save.
+        extensions: Its own wishes, in Tigase's words; ``None``: none.
     """
 
     account: str
@@ -86,6 +152,7 @@ class Registration:
     reason: str = ""
     next_try: float = 0.0
     missed: int = 0
+    extensions: Extensions | None = None
 
 
 @frozen
@@ -129,10 +196,28 @@ class Notification:
     Attributes:
         summary: The fields XEP-0357 names.
         extra: Further fields of the summary form, ``var`` to first value; a plugin may add its own.
+        extras: What of Tigase's is beside the form.
     """
 
     summary: PushSummary = PushSummary()
     extra: Mapping[str, str] = field(default=NOTHING, repr=False)
+    extras: PushExtras | None = None
+
+
+@quick
+class Route:
+    """
+    How the app that a device belongs to has its notifications sent; the operator's word, not a client's.
+
+    Attributes:
+        app: Name of its ``[app:NAME]``.
+        tags: Pools of the push service.
+        data: Fields that the app finds in the notification.
+    """
+
+    app: str
+    tags: tuple[str, ...] = ()
+    data: Mapping[str, str] = field(default=NOTHING, repr=False)
 
 
 @quick
@@ -147,6 +232,7 @@ class Publish:
         options: The publish-options, as in `Registration.options`.
         account: Bare JID whose registration this is, ``""`` where a foreign server publishes.
         trace: Id of its story (`ITrace`), ``""``: none.
+        route: Of a device that registered for an app.
     """
 
     sender: str
@@ -156,6 +242,7 @@ class Publish:
     options: Mapping[str, str] = field(default=NOTHING, repr=False)
     account: str = ""
     trace: str = ""
+    route: Route | None = None
 
 
 @quick
@@ -166,7 +253,7 @@ class Delivery:
     Attributes:
         id: Number of its row, ``0`` before it is stored.
         account, pubsub, node: As in `Publish`.
-        service: ``fcm``, ``apns`` or whatever the registration named.
+        service: ``fcm``, ``apns`` or whatever the registration named; ``fcm@NAME`` of an ``[app:NAME]``.
         path: Request path with version and percent-encoded device id (a secret).
         body: The JSON, UTF-8.
         created: Seconds since the epoch when the message was accepted.
@@ -231,6 +318,81 @@ class Node:
     owner: str
     config: Mapping[str, str] = NOTHING
     affiliations: Mapping[str, str] = NOTHING
+    created: float = 0.0
+
+
+@frozen
+class Device:
+    """
+    A device that registered with the app server for an app (docs/registration.rst).
+
+    Attributes:
+        host: JID that it registered with.
+        node: Random; where its notifications are published to.
+        app: Name of the ``[app:NAME]``.
+        way: How it registered: ``p2``, ``appserver`` or ``tigase``.
+        key: Hash of who registered which device; a repeat is recognised by it.
+        owner: Hash of the bare JID that registered it.
+        publisher: Hash of the bare JID that publishes: the owner's, or that of a room.
+        domain: Domain of that JID, whose server publishes.
+        token: The push service knows it by that.
+        secret: Random, given to the owner alone; ``""``: this way has none.
+        data: What its app wants to find in each notification.
+        created, renewed: First and last registration, seconds since the epoch.
+    """
+
+    host: str
+    node: str
+    app: str
+    way: str
+    key: str
+    owner: str
+    publisher: str
+    domain: str
+    token: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+    data: Mapping[str, str] = field(default=NOTHING, repr=False)
+    created: float = 0.0
+    renewed: float = 0.0
+
+
+@frozen
+class Subscription:
+    """
+    Somebody who is told of what happens at a node (XEP-0060 section 6.1). One for each JID and node.
+
+    Attributes:
+        host, node: As in `Node`.
+        jid: Where the events go: bare, or with a resource.
+        account: ``jid`` without its resource.
+        state: ``subscribed``, or ``pending`` until an owner decides.
+        options: Options of ``pubsub#subscribe_options`` that differ from the default.
+    """
+
+    host: str
+    node: str
+    jid: str
+    account: str
+    state: str = "subscribed"
+    options: Mapping[str, str] = NOTHING
+    created: float = 0.0
+
+
+@frozen
+class Item:
+    """
+    What was published to a node that keeps items (XEP-0060 section 7.1).
+
+    Attributes:
+        id: ItemID, unique in its node.
+        publisher: Bare JID.
+        payload: XML that declares its namespaces itself, ``""`` for none.
+        created: Seconds since the epoch.
+    """
+
+    id: str
+    publisher: str
+    payload: str = field(default="", repr=False)
     created: float = 0.0
 
 

@@ -25,9 +25,12 @@ from xmpppush import __version__
 from xmpppush.admin.health import Check, certificate_checks
 from xmpppush.admin.metrics import Figures
 from xmpppush.admin.site import AdminFactory, AdminResource
+from xmpppush.apps.handler import handlers_for
+from xmpppush.apps.limits import RateLimited
+from xmpppush.apps.service import Apps
 from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.clock import ClockWatch, WallClock, keep_steady
-from xmpppush.config.sections import Config, ListenSection
+from xmpppush.config.sections import EMBEDDED, Config, ListenSection, MongoosePushSection
 from xmpppush.control import ControlServer, claim
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
@@ -35,12 +38,16 @@ from xmpppush.interfaces import IPubSub, IPushService, ITrace
 from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.metrics import Traffic
 from xmpppush.mod_pubsub.handler import pubsub_components
+from xmpppush.mod_pubsub.nodetypes import node_types_of
 from xmpppush.mod_pubsub.service import PubSub
 from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
 from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
+from xmpppush.mod_push_service_mongoosepush.payload import SERVICES
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.mongoosepush.embedded import EmbeddedPool
+from xmpppush.mongoosepush.pools import make_pools
 from xmpppush.mongoosepush.sandbox import Sandbox
 from xmpppush.mongoosepush.service import MongoosePush
 from xmpppush.notify import READY, STOPPING, notify
@@ -132,6 +139,8 @@ class Application(MultiService):
         trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
+        apps: The apps that devices register for, ``None`` without ``[app:NAME]``.
+        push_service: MongoosePush's API, ``None`` without ``[mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
     """
@@ -151,13 +160,15 @@ class Application(MultiService):
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
+        self.apps: Apps | None = None
+        self.push_service: MongoosePush | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
         self._wall = WallClock(reactor)
         self._resources = Resources()
         self._traffic = Traffic()
-        self._pools: dict[str, HTTPPool] = {}
+        self._pools: dict[str, HTTPPool | EmbeddedPool] = {}
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -180,48 +191,80 @@ class Application(MultiService):
         if config.mongoosepush is not None:
             if config.mongoosepush.sandbox is not None:
                 self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
-            providers = [self.sandbox] if self.sandbox is not None else []
-            self._add(MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor))
+            pools = make_pools(config.mongoosepush, reactor)
+            self._add(pools)
+            providers = [pools, self.sandbox] if self.sandbox is not None else [pools]
+            self.push_service = MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor)
+            self._add(self.push_service)
 
-        bridge = self._bridge()
+        bridge = self._limited(self._bridge())
         router = Router()
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
         self._add(ControlServer(self, claimed, reactor))
-        self._admin(bridge, certificates)
+        self._admin(self.bridge, certificates)
 
     def _bridge(self) -> MongoosePushBridge | None:
         section = self.config.bridge
         if section is None:
             return None
-        pool = HTTPPool(
-            self.config.http_connections[section.pool_name],
-            self._reactor,
-            max_connections=section.max_http_connections,
-        )
-        self._pools[section.pool_name] = pool
-        self._add(pool)
+        apps = self.config.apps.values()
+        for name in dict.fromkeys((section.pool_name, *(app.pool_name for app in apps if app.pool_name))):
+            where = self.config.http_connections[name]
+            pool: HTTPPool | EmbeddedPool
+            if where.server == EMBEDDED and self.push_service is not None:
+                pool = EmbeddedPool(where.name, self.push_service.notifications)
+            else:
+                pool = HTTPPool(where, self._reactor, max_connections=section.max_http_connections)
+            self._pools[name] = pool
+            self._add(pool)
         bridge = MongoosePushBridge(
             section,
-            pool,
+            self._pools[section.pool_name],
             self.storage.messages,
             self._reactor,
             random.SystemRandom(),
-            self._unregistered,
+            lambda delivery: Deferred.fromCoroutine(self._unregistered(delivery)),
             trace=self.trace,
+            services=tuple(
+                dict.fromkeys((*services_to(self.config.mongoosepush), *(app.service for app in apps)))
+            ),
             collapse=self.config.mod_push is None or self.config.mod_push.collapse,
+            pools={
+                f"{app.service}@{app.name}": self._pools[app.pool_name or section.pool_name] for app in apps
+            },
         )
         self._add(bridge)
         self.bridge = bridge
         return bridge
 
-    def _unregistered(self, delivery: Any) -> Any:
-        return self.push.unregistered(delivery) if self.push is not None else None
+    def _limited(self, bridge: MongoosePushBridge | None) -> IPushService | None:
+        """The bridge, with what the apps allow each device before it."""
+        apps = self.config.apps.values()
+        windows = {f"{app.service}@{app.name}": app.rate_limit for app in apps if app.rate_limit}
+        if bridge is None or not windows:
+            return bridge
+        return RateLimited(bridge, self.storage.messages, self._reactor, windows)
+
+    async def _unregistered(self, delivery: Any) -> None:
+        # In this order: the registration is that of the device as long as the device is known.
+        if self.push is not None:
+            await self.push.unregistered(delivery)
+        if self.apps is not None:
+            await self.apps.unregistered(delivery)
 
     def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
         section = self.config.mod_pubsub
         if section is None or bridge is None:
             return None
+        if self.config.apps:
+            self.apps = Apps(
+                tuple(self.config.apps.values()),
+                self.storage.devices,
+                bridge,
+                self._reactor,
+                self.config.server.domains,
+            )
         pubsub = PubSub(
             section,
             self.config.server.domains,
@@ -229,8 +272,10 @@ class Application(MultiService):
             self.storage.messages,
             bridge,
             self._reactor,
+            node_types=node_types_of(section.plugins),
+            apps=self.apps,
         )
-        for component in pubsub_components(pubsub, router):
+        for component in pubsub_components(pubsub, router, handlers_for(self.apps, self._reactor)):
             self._add(component)
         return pubsub
 
@@ -267,6 +312,8 @@ class Application(MultiService):
                 suspend_retry=section.suspend_retry,
                 batch_window=section.batch_window,
                 workers=section.workers,
+                virtual_hosts=section.virtual_pubsub_hosts,
+                rosters=storage.rosters,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace
@@ -331,6 +378,8 @@ class Application(MultiService):
             figures.decisions = self.push.decisions
         if bridge is not None:
             figures.notifications, figures.latency = bridge.by_service, bridge.latency
+        if self.push_service is not None:
+            figures.collectors = (self.push_service.notifications.collector,)
         throttle, _ = throttles_for(config.auth)  # one of its own: who guesses here does not log in there
         resource = AdminResource(
             config.admin, figures, self.storage.row_counts, throttle, network_of, reactor
@@ -412,6 +461,13 @@ def collect_garbage_less_often() -> None:
 def direct_options(certificates: CertificateStore) -> IOpenSSLServerConnectionCreator:
     """For direct TLS; without a served domain only listeners of type http use it."""
     return certificates.sni_options(() if certificates.domains else ("localhost",))
+
+
+def services_to(section: MongoosePushSection | None) -> tuple[str, ...]:
+    """What a registration may name as ``service``: MongoosePush's two, and Web Push where we have it."""
+    if section is not None and (section.webpush or "webpush" in getattr(section.sandbox, "services", ())):
+        return (*SERVICES, "webpush")
+    return SERVICES
 
 
 def services_of(domain: str, hosts: Iterable[str]) -> list[str]:

@@ -177,3 +177,34 @@ def test_push_is_advertised(world, to):
     """XEP-0357 section 4: on the account; on the domain too, where clients of MongooseIM look."""
     answer = world.ask("<query xmlns='http://jabber.org/protocol/disco#info'/>", to, "get")
     assert "var='urn:xmpp:push:0'" in answer
+
+
+ENCRYPT = (
+    "<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>AAECAwQFBgcICQoLDA0ODw==</encrypt>"
+    "<muted xmlns='tigase:push:filter:muted:0'><item jid='bot@localhost'/></muted>"
+)
+
+
+def test_extensions_are_kept(world):
+    """Tigase's elements, with the registration; the next enable counts, also without them."""
+    assert "type='result'" in world.ask(enable(ENCRYPT))
+    (registration,) = world.registrations
+    assert registration.extensions.key == bytes(range(16))
+    assert registration.extensions.muted == {"bot@localhost"}
+    world.ask(enable())
+    assert world.registrations[0].extensions is None
+
+
+def test_unusable_extensions_are_refused(world):
+    """Rather no push than one in clear text."""
+    assert "bad-request" in world.ask(enable(ENCRYPT.replace("128", "256")))
+    assert world.registrations == ()
+
+
+def test_extensions_are_advertised_on_the_account(world):
+    """Siskin asks there."""
+    query = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
+    account, domain = world.ask(query, kind="get"), world.ask(query, "localhost", "get")
+    for feature in ("tigase:push:encrypt:aes-128-gcm", "tigase:push:filter:muted:0", "tigase:push:jingle:0"):
+        assert f"'{feature}'" in account or f'"{feature}"' in account
+        assert feature not in domain

@@ -24,7 +24,7 @@ from xmpppush.interfaces import IPushDecider, IPushPlugin
 from xmpppush.mod_push.plugins import Chain, defaults
 from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
-from xmpppush.model import Notification, PushSummary
+from xmpppush.model import Extensions, Notification, PushSummary, RosterItem
 from xmpppush.storage import open_inline
 from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_delivery, a_registration
@@ -586,3 +586,68 @@ def test_decisions_are_counted():
     world.pubsub.hosts = frozenset()
     world.deliveries()
     assert world.publisher.decisions["unreachable"] == 1
+
+
+def test_a_registration_filters_for_itself():
+    """One device mutes the sender, the other does not."""
+    world = World()
+    world.enabled(node="n1", extensions=Extensions(muted=frozenset(["bob@localhost"])))
+    world.enabled(node="n2")
+    assert [delivery.node for delivery in world.deliveries()] == ["n2"]
+    assert world.publisher.decisions["filtered"] == 1
+
+
+def test_strangers_are_those_not_in_the_roster():
+    """Who asks for that gets a push of contacts alone."""
+    world = World()
+    world.publisher._rosters = world.storage.rosters
+    world.enabled(extensions=Extensions(ignore_unknown=True))
+    assert world.deliveries() == ()
+    world.storage.rosters.put(ALICE, RosterItem("bob@localhost"))
+    assert len(world.deliveries()) == 1
+
+
+def test_a_registration_with_a_key_gets_nothing_in_clear():
+    """Each time with another iv."""
+    world = World(random_octets=_octets())
+    world.enabled(extensions=Extensions(key=bytes(16)))
+    world.deliveries(), world.deliveries()
+    told = [publish.notification for publish in world.pubsub.published]
+    assert [each.summary for each in told] == [PushSummary(), PushSummary()]
+    assert told[0].extras.encrypted.iv != told[1].extras.encrypted.iv
+
+
+def _octets():
+    ivs = iter([b"a" * 12, b"b" * 12])
+    return lambda size: next(ivs)[:size]
+
+
+def test_virtual_hosts_need_no_app_server():
+    """[mod_push] virtual_pubsub_hosts: by the options of enable, whatever the node."""
+    world = World(virtual_hosts=["v.localhost"])
+    world.publisher._pubsub = None
+    world.enabled(pubsub="v.localhost", node="any")
+    world.enabled(pubsub="w.localhost")
+    (delivery,) = world.deliveries()
+    assert delivery.path == "/v3/notification/token-1"
+    assert world.publisher.decisions["unreachable"] == 1
+
+
+def test_a_virtual_registration_goes_with_its_device():
+    """410, as anywhere."""
+    world = World(virtual_hosts=["v.localhost"])
+    world.enabled(pubsub="v.localhost", node="node-1", created=0.0)
+    world.publisher.unregistered(a_delivery(pubsub="v.localhost"))
+    assert world.registrations == ()
+
+
+def test_a_registered_device_that_is_gone_is_known_by_the_app_server():
+    """Its registration names no device: the app server says which one it is."""
+    world = World()
+    options = {"pushModule": "m"}
+    world.enabled(options=options, created=0.0)
+    world.publisher.unregistered(a_delivery(service="fcm@a", path="/other"))
+    assert len(world.registrations) == 1
+    world.pubsub.accept = lambda publish: a_delivery(service="fcm@a")
+    world.publisher.unregistered(a_delivery(service="fcm@a"))
+    assert world.registrations == ()

@@ -25,6 +25,7 @@ from xmpppush.http_connections import Response
 from xmpppush.interfaces import IPushService
 from xmpppush.mod_push_service_mongoosepush import service as service_module
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.model import Encrypted, Notification, PushExtras, PushSummary, Route
 from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_delivery, a_publish
 
@@ -862,3 +863,38 @@ def test_trouble_lasts_until_the_push_service_answers_well(world):
     assert bridge.trouble is None
     world.pool.trouble = "connection refused"
     assert bridge.trouble == "connection refused"
+
+
+def test_an_app_has_its_own_lane_and_pool(world):
+    """What is in trouble for one app does not hold another up, and tokens go to their own pool alone."""
+    bridge = world.bridge()
+    own = Pool()
+    bridge._pools = {"fcm@chat": own}
+    for service, node in (("fcm@chat", "a"), ("fcm@gone", "b"), ("fcm", "c")):
+        bridge.enqueue(world.stored(service=service, node=node, path=f"/v3/notification/{node}"))
+    assert [path for path, _ in own.requests] == ["/v3/notification/a"]
+    assert [path for path, _ in world.pool.requests] == ["/v3/notification/c"]
+    assert bridge.by_service["fcm@gone", "postponed"] == 1
+    assert len(world.rows()) == 3
+
+
+def test_a_route_is_the_operators_word(world):
+    """Label, pools of the push service and the app's data; a client's options say none of it."""
+    publish = a_publish(
+        options={"service": "fcm", "device_id": "t", "tags": "stolen"},
+        route=Route("chat", ("chat",), {"account": "x"}),
+    )
+    delivery = world.bridge().prepare(publish, NOW)
+    assert delivery.service == "fcm@chat"
+    body = orjson.loads(delivery.body)
+    assert (body["tags"], body["data"]) == (["chat"], {"account": "x"})
+    assert "tags" not in orjson.loads(world.bridge().prepare(evolve(publish, route=None), NOW).body)
+
+
+def test_what_is_encrypted_reaches_the_device(world):
+    """As data beside an alert that says nothing."""
+    extras = PushExtras("high", None, Encrypted("aXY=", "dGV4dA==", True))
+    publish = a_publish(notification=Notification(PushSummary(), extras=extras))
+    body = orjson.loads(world.bridge().prepare(publish, NOW).body)
+    assert body["data"] == {"encrypted": "dGV4dA==", "iv": "aXY=", "type": "voip"}
+    assert (body["priority"], body["alert"]["body"]) == ("high", "New message")

@@ -53,6 +53,7 @@ class Figures:
         backlog: Writes that wait for the disk.
         enddates: Name of a certificate to when it expires.
         checks: What ``/health`` says.
+        collectors: Of parts that know Prometheus themselves.
     """
 
     sessions: Callable[[], int] = _zero
@@ -65,6 +66,7 @@ class Figures:
     backlog: Callable[[], int] = _zero
     enddates: Callable[[], Mapping[str, datetime]] = _none
     checks: Callable[[], Iterable[Check]] = tuple
+    collectors: Iterable[Collector] = ()
 
 
 class _Reader(Collector):
@@ -158,6 +160,8 @@ def exposition(figures: Figures, rows: RowCounts | None) -> bytes:
     """
     registry = CollectorRegistry()
     registry.register(_Reader(figures, rows))
+    for collector in figures.collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 

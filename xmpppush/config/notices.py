@@ -5,16 +5,16 @@ Whoever makes one of these work removes its line here.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
-from xmpppush.config.sections import Config
-from xmpppush.config.values import suggestion
+from xmpppush.config.sections import Config, MongoosePushSection
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s", "http")
 SECTIONS_TO_COME = ("component", "s2s")
-SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
+SECTION_HEADS_TO_COME = ("component:",)
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
-NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
+NODE_TYPES = ("push", "flat")
 
 
 def notices_of(config: Config, given: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -36,19 +36,45 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
         yield "[admin]", "has no effect without a listener of type http"
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
+    if config.mod_pubsub is None or config.bridge is None:
+        for name in config.apps:
+            yield f"[app:{name}]", "has no effect without [mod_pubsub] and [mod_push_service_mongoosepush]"
     if config.mod_push is not None:
-        if config.mod_push.virtual_pubsub_hosts:
-            yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
+        if config.mod_push.virtual_pubsub_hosts and config.bridge is None:
+            yield (
+                "[mod_push] virtual_pubsub_hosts",
+                "has no effect without [mod_push_service_mongoosepush]",
+            )
         if not config.server.domains:
             yield "[mod_push]", "has no effect without a served domain"
+    if config.mongoosepush is not None:
+        yield from _idle_pools(config.mongoosepush)
     if config.mod_pubsub is not None:
-        for name in config.mod_pubsub.plugins:
-            if name not in NODE_TYPES:
-                hint = (
-                    "" if name in NODE_TYPES_TO_COME else suggestion(name, (*NODE_TYPES, *NODE_TYPES_TO_COME))
-                )
-                yield f"[mod_pubsub] plugins '{name}'", NO_EFFECT + hint
         if config.bridge is None:
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
-    elif config.bridge is not None:
+    elif config.bridge is not None and not (config.mod_push and config.mod_push.virtual_pubsub_hosts):
         yield "[mod_push_service_mongoosepush]", "has no effect without [mod_pubsub]"
+
+
+def _idle_pools(section: MongoosePushSection) -> Iterator[tuple[str, str]]:
+    """Of several pools that a notification fits equally well the first takes it."""
+    pools: dict[str, Mapping[str, Any]] = {
+        "fcm": section.fcm,
+        "apns": section.apns,
+        "webpush": section.webpush,
+    }
+    for service, named in pools.items():
+        first: dict[tuple[str, frozenset[str]], str] = {}
+        for pool in named.values():
+            taken_by = first.setdefault((pool.mode, frozenset(pool.tags)), pool.name)
+            if taken_by != pool.name:
+                yield (
+                    f"[mongoosepush:{service}:{pool.name}]",
+                    f"has no effect: [mongoosepush:{service}:{taken_by}] goes first, its mode and tags"
+                    " are the same",
+                )
+        if named and section.sandbox is not None and service in section.sandbox.services:
+            yield (
+                f"[mongoosepush:sandbox] services '{service}'",
+                f"has no effect: [mongoosepush:{service}:{next(iter(named))}] sends those",
+            )

@@ -6,9 +6,10 @@ and what sections ask of each other (`checks`). Nothing is opened but the files 
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.plugin import getPlugins
@@ -17,10 +18,12 @@ from xmpppush.config.checks import problems_between
 from xmpppush.config.endpoints import moved, parse_client_endpoint, parse_server_endpoint
 from xmpppush.config.environment import Entries, lay_over
 from xmpppush.config.keys import Entry, Keys, Source
-from xmpppush.config.notices import PUSH_PLUGINS, notices_of
+from xmpppush.config.notices import NODE_TYPES, PUSH_PLUGINS, notices_of
 from xmpppush.config.sections import (
+    EMBEDDED,
     AdminSection,
     APNsPoolSection,
+    AppSection,
     AuthSection,
     BridgeSection,
     C2SSection,
@@ -39,6 +42,7 @@ from xmpppush.config.sections import (
     StorageSection,
     TLSSection,
     TraceSection,
+    WebPushPoolSection,
 )
 from xmpppush.config.text import parse_ini
 from xmpppush.config.values import (
@@ -58,13 +62,14 @@ from xmpppush.config.values import (
     optional_address,
     optional_file_in,
     printable,
+    proxy_url,
     size,
     suggestion,
     web_path,
     whole,
 )
 from xmpppush.errors import ConfigError
-from xmpppush.interfaces import IPushPlugin
+from xmpppush.interfaces import INodeType, IPushPlugin
 
 __all__ = ["BUILTIN_CA", "load"]
 
@@ -116,7 +121,16 @@ PLAIN_SECTIONS = (
     "admin",
     "limits",
 )
-NAMED_SECTIONS = ("tls", "listen", "component", "http_connections", "mongoosepush:fcm", "mongoosepush:apns")
+NAMED_SECTIONS = (
+    "tls",
+    "listen",
+    "component",
+    "app",
+    "http_connections",
+    "mongoosepush:fcm",
+    "mongoosepush:apns",
+    "mongoosepush:webpush",
+)
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -188,6 +202,10 @@ class _Reader:
             s2s=s2s,
             mod_push=self._optional("mod_push", lambda keys: self._mod_push(keys, server.domains)),
             mod_pubsub=pubsub,
+            apps={
+                app.name: app
+                for app in self._several("app", lambda keys, name: self._app(keys, name, server.domains))
+            },
             http_connections={
                 pool.name: pool
                 for pool in self._several(
@@ -420,7 +438,7 @@ class _Reader:
             keys.problem("host", "missing; there is no served domain to derive it from")
         section = ModPubsubSection(
             hosts=keys.take("host", _hosts(domains, least=1), default.hosts),
-            plugins=keys.take("plugins", listed(name, least=1), default.plugins),
+            plugins=keys.take("plugins", listed(_node_type, least=1), default.plugins),
             max_nodes_per_user=keys.take("max_nodes_per_user", whole(1, MANY), default.max_nodes_per_user),
             access_createnode=keys.take(
                 "access_createnode", choice("all", "local", "none"), default.access_createnode
@@ -428,6 +446,39 @@ class _Reader:
         )
         keys.finish()
         return section
+
+    def _app(self, keys: Keys, label: str, domains: tuple[str, ...]) -> AppSection | None:
+        default = AppSection(label, "")
+        service = keys.demand("service", choice("fcm", "apns", "webpush"), "one of fcm, apns, webpush")
+        section = AppSection(
+            name=label,
+            service=service or "",
+            hosts=keys.take("host", _hosts(domains, least=0), default.hosts),
+            p2=keys.take("p2", listed(line), default.p2),
+            appserver=keys.take("appserver", boolean, default.appserver),
+            tigase=keys.take("tigase", listed(line), default.tigase),
+            push_module=keys.take("push_module", listed(line), default.push_module),
+            pool_name=keys.take("pool_name", _optional(name), default.pool_name),
+            tags=keys.take("tags", listed(line), default.tags),
+            mode=keys.take("mode", choice("prod", "dev"), default.mode),
+            topic=keys.take("topic", line, default.topic),
+            priority=keys.take("priority", _optional(choice("normal", "high")), default.priority),
+            sound=keys.take("sound", line, default.sound),
+            click_action=keys.take("click_action", line, default.click_action),
+            time_to_live=keys.take("time_to_live", duration("0s", "365d"), default.time_to_live),
+            content=keys.take("content", choice("auto", "full", "generic", "silent"), default.content),
+            domains=keys.take("domains", _hosts(domains, least=0), default.domains),
+            max_devices_per_user=keys.take(
+                "max_devices_per_user", whole(1, MANY), default.max_devices_per_user
+            ),
+            registrations_per_minute=keys.take(
+                "registrations_per_minute", whole(0, MANY), default.registrations_per_minute
+            ),
+            rate_limit=keys.take("rate_limit", duration("0s", "1d"), default.rate_limit),
+            domain_rate=keys.take("domain_rate", whole(0, MANY), default.domain_rate),
+        )
+        keys.finish()
+        return section if service is not None and _is_name(label) else None
 
     def _http_connections(self, keys: Keys, label: str, data_dir: Path) -> HTTPConnectionsSection | None:
         default = HTTPConnectionsSection(label, "")
@@ -470,10 +521,15 @@ class _Reader:
         certfile, keyfile = self._certificate(keys)
         section = MongoosePushSection(
             endpoint=self._mongoosepush_endpoint(keys, default.endpoint),
+            proxy=keys.take("proxy", proxy_url, default.proxy, secret=True),
+            max_waiting=keys.take("max_waiting", whole(0, MANY), default.max_waiting),
+            tags_optional=keys.take("tags_optional", boolean, default.tags_optional),
+            api_keys=keys.take("api_keys", optional_file_in(self._folder), default.api_keys),
             certfile=certfile,
             keyfile=keyfile,
             fcm={pool.name: pool for pool in self._several("mongoosepush:fcm", self._fcm)},
             apns={pool.name: pool for pool in self._several("mongoosepush:apns", self._apns)},
+            webpush={pool.name: pool for pool in self._several("mongoosepush:webpush", self._webpush)},
             sandbox=self._optional("mongoosepush:sandbox", self._sandbox),
         )
         keys.finish()
@@ -495,13 +551,20 @@ class _Reader:
         return str(endpoint)
 
     def _fcm(self, keys: Keys, label: str) -> FCMPoolSection | None:
-        appfile = keys.demand("appfile", file_in(self._folder), "the JSON file of a service account")
+        default = FCMPoolSection(label, Path())
+        appfile = keys.demand(
+            "appfile",
+            file_in(self._folder),
+            "the JSON key of a service account: Firebase console, Project settings, Service accounts",
+        )
         section = FCMPoolSection(
             name=label,
             appfile=appfile or Path(),
-            mode=keys.take("mode", choice("prod", "dev"), "prod"),
-            tags=keys.take("tags", listed(line), ()),
-            endpoint=keys.take("endpoint", optional_address, ""),
+            mode=keys.take("mode", choice("prod", "dev"), default.mode),
+            tags=keys.take("tags", listed(line), default.tags),
+            endpoint=keys.take("endpoint", optional_address, default.endpoint),
+            connections=keys.take("connections", whole(1, 10_000), default.connections),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), default.ca_file),
         )
         keys.finish()
         return section if appfile is not None else None
@@ -521,6 +584,8 @@ class _Reader:
             tags=keys.take("tags", listed(line), ()),
             endpoint=keys.take("endpoint", optional_address, ""),
             use_2197=keys.take("use_2197", boolean, False),
+            connections=keys.take("connections", whole(1, 1000), 1),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), None),
         )
         token = (section.key_id, section.team_id, section.p8_file)
         if len(self._source.problems) == before:
@@ -531,9 +596,30 @@ class _Reader:
         keys.finish()
         return section
 
+    def _webpush(self, keys: Keys, label: str) -> WebPushPoolSection | None:
+        default = WebPushPoolSection(label, Path(), "")
+        key_file = keys.demand(
+            "vapid_key_file",
+            file_in(self._folder),
+            "make one: openssl ecparam -name prime256v1 -genkey -noout -out FILE",
+        )
+        subject = keys.demand("subject", _contact, "mailto:ADDRESS or https://... where you are reached")
+        section = WebPushPoolSection(
+            name=label,
+            vapid_key_file=key_file or Path(),
+            subject=subject or "",
+            mode=keys.take("mode", choice("prod", "dev"), default.mode),
+            tags=keys.take("tags", listed(line), default.tags),
+            allowed_hosts=keys.take("allowed_hosts", listed(line), default.allowed_hosts),
+            connections=keys.take("connections", whole(1, 10_000), default.connections),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), default.ca_file),
+        )
+        keys.finish()
+        return section if key_file is not None and subject is not None else None
+
     def _sandbox(self, keys: Keys) -> SandboxSection:
         default = SandboxSection()
-        services = keys.take("services", listed(choice("fcm", "apns")), default.services)
+        services = keys.take("services", listed(choice("fcm", "apns", "webpush")), default.services)
         section = SandboxSection(
             services=tuple(service for service in services if service not in self._off),
             capacity=keys.take("capacity", whole(1, MANY), default.capacity),
@@ -578,19 +664,32 @@ def _secret(text: str) -> str:
 
 def _server_url(text: str) -> str:
     if text.lower().startswith("embedded:"):
-        raise BadValue(
-            "cannot be used yet: it comes with a later version; use https://HOST:PORT of [mongoosepush]"
-        )
+        if text.lower() != EMBEDDED:
+            raise BadValue("has something behind 'embedded:', which is [mongoosepush] of this file itself")
+        return EMBEDDED
     return http_url(text)
 
 
+def _contact(text: str) -> str:
+    if not re.fullmatch(r"(mailto:|https://)[!-~]+", text):
+        raise BadValue("is neither mailto:ADDRESS nor https://...")
+    return text
+
+
 def _push_plugin(text: str) -> str:
+    return _installed(text, PUSH_PLUGINS, IPushPlugin, "plugin")
+
+
+def _node_type(text: str) -> str:
+    return _installed(text, NODE_TYPES, INodeType, "node type")
+
+
+def _installed(text: str, known: tuple[str, ...], interface: Any, what: str) -> str:
     """The name of a plugin that is built in, or installed by anybody in ``twisted/plugins/``."""
-    known = PUSH_PLUGINS
     if name(text) not in known:
-        known = tuple(dict.fromkeys((*known, *(plugin.name for plugin in getPlugins(IPushPlugin)))))
+        known = tuple(dict.fromkeys((*known, *(plugin.name for plugin in getPlugins(interface)))))
         if text not in known:
-            raise BadValue(f"is no installed plugin ({', '.join(known)}){suggestion(text, known)}")
+            raise BadValue(f"is no installed {what} ({', '.join(known)}){suggestion(text, known)}")
     return text
 
 
@@ -609,6 +708,11 @@ def _hosts(domains: tuple[str, ...], least: int) -> Callable[[str], tuple[str, .
         return listed(domain, least)(" ".join(hosts))
 
     return convert
+
+
+def _optional(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """What ``parse`` takes, or nothing."""
+    return lambda text: parse(text) if text else ""
 
 
 def _is_name(text: str) -> bool:

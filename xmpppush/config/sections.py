@@ -132,6 +132,52 @@ class ModPubsubSection:
     access_createnode: str = "all"
 
 
+EMBEDDED = "embedded:"
+"""As ``server`` of ``[http_connections:NAME]``: the ``[mongoosepush]`` of this process, without HTTP."""
+
+
+@frozen
+class AppSection:
+    """
+    ``[app:NAME]``: an app whose devices register here, and how its notifications are sent.
+
+    Attributes:
+        service: ``fcm``, ``apns`` or ``webpush``.
+        hosts: ``host``: pubsub hosts and components at which it is registered for; empty: all.
+        p2, tigase, push_module: Names by which requests of that way mean this app: packages, providers,
+            fpush's modules; ``*``: any, and none. Empty: not in this way.
+        appserver: Is it registered for in the way of mod_push_appserver?
+        pool_name: An ``[http_connections:NAME]``; ``""``: the bridge's.
+        content: ``auto``, ``full``, ``generic`` or ``silent``.
+        time_to_live: Seconds; 0: not said.
+        domains: Whose accounts and servers may use it; empty: all.
+        rate_limit: Seconds: of the pushes to a device in that time the first and the last; 0: all.
+        domain_rate: Publishes a second of a domain that is not served here; 0: no limit.
+    """
+
+    name: str
+    service: str
+    hosts: tuple[str, ...] = ()
+    p2: tuple[str, ...] = ()
+    appserver: bool = False
+    tigase: tuple[str, ...] = ()
+    push_module: tuple[str, ...] = ()
+    pool_name: str = ""
+    tags: tuple[str, ...] = ()
+    mode: str = "prod"
+    topic: str = ""
+    priority: str = ""
+    sound: str = ""
+    click_action: str = ""
+    time_to_live: float = 0.0
+    content: str = "auto"
+    domains: tuple[str, ...] = ()
+    max_devices_per_user: int = 20
+    registrations_per_minute: int = 10
+    rate_limit: float = 0.0
+    domain_rate: int = 0
+
+
 @frozen
 class HTTPConnectionsSection:
     """
@@ -306,6 +352,7 @@ class Config:
     s2s: S2SSection = S2SSection()
     mod_push: ModPushSection | None = None
     mod_pubsub: ModPubsubSection | None = None
+    apps: Mapping[str, AppSection] = field(factory=dict)
     http_connections: Mapping[str, HTTPConnectionsSection] = field(factory=dict)
     bridge: BridgeSection | None = None
     mongoosepush: MongoosePushSection | None = None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xmpppush.config.endpoints import Endpoint, parse_server_endpoint
-from xmpppush.config.sections import Config, ListenSection, TLSSection
+from xmpppush.config.sections import EMBEDDED, AppSection, Config, ListenSection, TLSSection
 from xmpppush.config.values import BadValue
 
 
@@ -30,8 +30,13 @@ def _lines(config: Config) -> Iterator[str]:
         yield f"component       {component.jid}, attaches to {component.endpoint}"
     yield f"mod_push        {_mod_push(config)}"
     yield f"mod_pubsub      {_mod_pubsub(config)}"
+    for app in config.apps.values():
+        yield f"app             {_app(config, app)}"
     yield f"bridge          {_bridge(config)}"
     for pool in config.http_connections.values():
+        if pool.server == EMBEDDED:
+            yield f"http pool       {pool.name}: none, [mongoosepush] is in this process"
+            continue
         if pool.server.startswith("http:"):
             trust = "no TLS"
         elif not pool.verify:
@@ -85,6 +90,13 @@ def _mod_pubsub(config: Config) -> str:
     return f"on: {', '.join(config.mod_pubsub.hosts)}; node types {', '.join(config.mod_pubsub.plugins)}"
 
 
+def _app(config: Config, app: AppSection) -> str:
+    ways = [("p2", app.p2), ("appserver", app.appserver), ("tigase", app.tigase), ("fpush", app.push_module)]
+    pool = app.pool_name or (config.bridge.pool_name if config.bridge else "none")
+    known = ", ".join(name for name, given in ways if given)
+    return f"{app.name}: {app.service} by pool {pool}; registers by {known}"
+
+
 def _bridge(config: Config) -> str:
     if config.bridge is None:
         return "off"
@@ -96,13 +108,19 @@ def _mongoosepush(config: Config) -> str:
     section = config.mongoosepush
     if section is None:
         return "off"
-    pools = [f"fcm {name}" for name in section.fcm] + [f"apns {name}" for name in section.apns]
+    pools = [
+        f"{service} {name}"
+        for service, named in (("fcm", section.fcm), ("apns", section.apns), ("webpush", section.webpush))
+        for name in named
+    ]
     if section.sandbox is not None:
         pools.append(f"sandbox for {', '.join(section.sandbox.services) or 'nothing'}")
     own = TLSSection(section.certfile, section.keyfile)
     endpoint = _parsed(section.endpoint)
     secure = f"certificate {_certificate(own)}" if endpoint is None or endpoint.has_tls else "no TLS"
-    return f"on: {section.endpoint}, {secure}; {'; '.join(pools) or 'no pool: it can deliver nothing'}"
+    text = f"on: {section.endpoint}, {secure}; {'; '.join(pools) or 'no pool: it can deliver nothing'}"
+    exposed = endpoint is None or not endpoint.is_loopback
+    return f"{text}; no api_keys: whoever reaches it can send" if exposed and not section.api_keys else text
 
 
 def _parsed(text: str) -> Endpoint | None:

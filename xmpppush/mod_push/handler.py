@@ -17,6 +17,7 @@ from xmpppush.trace import NO_TRACE, Decision
 from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import to_stanza_error
 from xmpppush.xep.push import parse_disable, parse_enable
+from xmpppush.xep.tigase import FEATURES, parse_extensions
 
 
 @implementer(IDisco)
@@ -79,6 +80,7 @@ class PushHandler(XMPPHandler, IQHandlerMixin):
             options=options,
             resource=parse_jid(iq["from"]).resource or "",
             created=self._clock.seconds(),
+            extensions=parse_extensions(iq.enable),
         )
         # Of the same JID and node the last enable counts (section 5), so a repeat needs no room.
         await self._registrations.put(registration, self._limit)
@@ -92,7 +94,10 @@ class PushHandler(XMPPHandler, IQHandlerMixin):
 
     def getDiscoInfo(self, requestor: JID, target: JID, nodeIdentifier: str = "") -> "Deferred[list[Any]]":
         # Section 4: on the account. MongooseIM has it on the domain alone, so some clients look there.
-        return succeed([] if nodeIdentifier else [DiscoFeature(ns.PUSH)])
+        if nodeIdentifier:
+            return succeed([])
+        features = (ns.PUSH, *FEATURES) if target.user else (ns.PUSH,)
+        return succeed([DiscoFeature(feature) for feature in features])
 
     def getDiscoItems(self, requestor: JID, target: JID, nodeIdentifier: str = "") -> "Deferred[list[Any]]":
         return succeed([])

@@ -1,8 +1,9 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
 from collections import Counter
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from os import urandom
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
+from xmpppush.batches import Batches
 from xmpppush.coroutines import start
 from xmpppush.errors import (
     AppServerUnreachable,
@@ -30,11 +32,12 @@ from xmpppush.interfaces import (
     IPushPlugin,
     IPushService,
     IRegistrationStore,
+    IRosterStore,
     ISession,
     ITrace,
 )
 from xmpppush.jids import parse_jid
-from xmpppush.mod_push.batches import Batches
+from xmpppush.mod_push.extensions import IV_SIZE, extended, left_out_by
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
 from xmpppush.mod_push.rules import (
     Verdict,
@@ -74,6 +77,7 @@ MAX_IN_TRACE = 100  # characters of a stanza id or an address
 
 DECISIONS = ("push", "online", "filtered", "suspended", "unreachable", "refused")
 _EMPTY = Notification()
+_PLUGIN = Importance(True, "plugin")
 
 
 @implementer(IPushDecider)
@@ -90,6 +94,10 @@ class Publisher:
         batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
         notify_inactive: Is an urgent message pushed to a connected device, too, whose client is inactive?
         trace: Told of each decision about a message that a registration concerns.
+        virtual_hosts: Pubsub hosts that there are not: what would be published to any node of them goes
+            straight to the push service, by the options given at enable.
+        rosters: Who is unknown to an account, for registrations that ask.
+        random_octets: Makes so many of them, for encryption.
 
     Attributes:
         decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
@@ -116,6 +124,9 @@ class Publisher:
         notify_inactive: bool = False,
         trace: ITrace = NO_TRACE,
         workers: int = 100,
+        virtual_hosts: Iterable[str] = (),
+        rosters: IRosterStore | None = None,
+        random_octets: Callable[[int], bytes] = urandom,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -132,6 +143,9 @@ class Publisher:
         self._batches = Batches(batch_window, clock, self._send, self._drop) if batch_window else None
         self._trace = trace
         self._workers = Workers(workers)
+        self._virtual_hosts = frozenset(virtual_hosts)
+        self._rosters = rosters
+        self._random_octets = random_octets
         self._unreachable: set[str] = set()
         self._outages: dict[str, Outage] = {}  # by pubsub JID, of those that had one
         self._saving: IDelayedCall | None = None
@@ -218,9 +232,16 @@ class Publisher:
         notification = self._privacy.applied_to(notification)
         deliveries = []
         for registration in wanted:
-            missed = self._registrations.count_missed(registration)
+            says = counted(notification, self._registrations.count_missed(registration))
+            if registration.extensions is not None:
+                asked = await self._as_asked_for(registration, says, stanza, importance)
+                if isinstance(asked, str):
+                    self.decisions["filtered"] += 1
+                    note(registration.node, Decision.FILTERED, asked)
+                    continue
+                says = asked
             try:
-                accepted = self._accept(registration, counted(notification, missed), trace)
+                accepted = self._accept(registration, says, trace)
                 delivery = accepted if isinstance(accepted, Delivery) else await accepted
             except PushError as error:
                 self.decisions["unreachable" if isinstance(error, AppServerUnreachable) else "refused"] += 1
@@ -247,6 +268,23 @@ class Publisher:
         if self._saving is None:
             self._save_soon()
         return tuple(deliveries)
+
+    async def _as_asked_for(
+        self,
+        registration: Registration,
+        notification: Notification,
+        stanza: Element,
+        importance: bool | Importance,
+    ) -> Notification | str:
+        """The notification in the registration's own way, or why its own filters are against it."""
+        extensions, account = registration.extensions, registration.account
+        assert extensions is not None
+        why = importance if isinstance(importance, Importance) else _PLUGIN
+        roster: frozenset[str] | None = None
+        if extensions.ignore_unknown and self._rosters is not None:
+            roster = frozenset(item.jid for item in await self._rosters.get(account)) | {account}
+        against = left_out_by(extensions, stanza, why, roster)
+        return against or extended(notification, extensions, stanza, why, self._random_octets(IV_SIZE))
 
     def dropped(self, deliveries: Iterable[Delivery], error: Exception) -> None:
         reason = "offline-full" if isinstance(error, OfflineFull) else told(error)
@@ -295,6 +333,10 @@ class Publisher:
     ) -> Delivery | Awaitable[Delivery]:
         """The delivery, or what to await where that takes time: then it takes a worker, too."""
         if self._pubsub is None or registration.pubsub not in self._pubsub.hosts:
+            if registration.pubsub in self._virtual_hosts and self._push_service is not None:
+                publish = self._publish(registration, notification, trace)
+                delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
+                return delivery
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
         publish = self._publish(registration, notification, trace)
         if not self._workers.free:
@@ -480,7 +522,7 @@ class Publisher:
             if (
                 (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
                 and registration.created <= delivery.created
-                and self._is_device(registration, delivery)
+                and await self._is_device(registration, delivery)
                 and await self._remove(registration, delivery.trace, "device-gone")
             ):
                 self._log.info(
@@ -489,11 +531,15 @@ class Publisher:
                     node=delivery.node,
                 )
 
-    def _is_device(self, registration: Registration, delivery: Delivery) -> bool:
+    async def _is_device(self, registration: Registration, delivery: Delivery) -> bool:
         """Is the delivery on its way to the device that the registration stands for?"""
         assert self._push_service is not None
         try:
-            now = self._push_service.prepare(self._publish(registration, _EMPTY), delivery.created)
+            if "@" in delivery.service:  # only the app server knows which device that is
+                accepted = self._accept(registration, _EMPTY)
+                now = accepted if isinstance(accepted, Delivery) else await accepted
+            else:
+                now = self._push_service.prepare(self._publish(registration, _EMPTY), delivery.created)
         except PushError:
             return False
         return (now.service, now.path) == (delivery.service, delivery.path)

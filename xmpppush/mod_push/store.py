@@ -14,9 +14,12 @@ from zope.interface import implementer
 from xmpppush.cache import MISSING, ReadCache
 from xmpppush.errors import TooManyRegistrations
 from xmpppush.interfaces import IDatabase, IRegistrationStore
+from xmpppush.mod_push.extensions import from_json, to_json
 from xmpppush.model import ACTIVE, SUSPENDED, Registration
 
-_COLUMNS = "account, pubsub, node, options, resource, created, errors, state, reason, next_try, missed"
+_COLUMNS = (
+    "account, pubsub, node, options, resource, created, errors, state, reason, next_try, missed, extensions"
+)
 _OF_ACCOUNT = f"SELECT {_COLUMNS} FROM registrations WHERE account = ? ORDER BY created, pubsub, node"  # noqa: S608
 _ALL = f"SELECT {_COLUMNS} FROM registrations ORDER BY account, created, pubsub, node"  # noqa: S608
 _KEY = "account = ? AND pubsub = ? AND node = ?"
@@ -32,8 +35,10 @@ def select_registrations(cursor: Cursor, account: str | None) -> tuple[Registrat
     """Of one account, oldest first, or of all, by account."""
     cursor.execute(_ALL) if account is None else cursor.execute(_OF_ACCOUNT, (account,))
     return tuple(
-        Registration(account, pubsub, node, MappingProxyType(orjson.loads(options)), *rest)
-        for account, pubsub, node, options, *rest in cursor
+        Registration(
+            account, pubsub, node, MappingProxyType(orjson.loads(options)), *rest, from_json(extensions)
+        )  # type: ignore[call-arg]  # mypy cannot count what is in rest
+        for account, pubsub, node, options, *rest, extensions in cursor
     )
 
 
@@ -45,11 +50,11 @@ def put_registration(cursor: Cursor, registration: Registration, limit: int) -> 
         if cursor.fetchone()[0] >= limit:
             raise TooManyRegistrations(f"there are {limit} already")
     cursor.execute(
-        f"INSERT INTO registrations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        f"INSERT INTO registrations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
         " ON CONFLICT (account, pubsub, node) DO UPDATE SET options = excluded.options,"
         " resource = excluded.resource, created = excluded.created, errors = excluded.errors,"
         " state = excluded.state, reason = excluded.reason, next_try = excluded.next_try,"
-        " missed = excluded.missed",
+        " missed = excluded.missed, extensions = excluded.extensions",
         (
             *key,
             _json(registration.options),
@@ -60,6 +65,7 @@ def put_registration(cursor: Cursor, registration: Registration, limit: int) -> 
             registration.reason,
             registration.next_try,
             registration.missed,
+            to_json(registration.extensions),
         ),
     )
 

@@ -16,7 +16,7 @@ import orjson
 from attrs import field, frozen
 
 from xmpppush.errors import PreconditionNotMet
-from xmpppush.model import Delivery, Publish, PushSummary
+from xmpppush.model import Delivery, Publish, PushExtras, PushSummary, Route
 
 VERSIONS = ("v1", "v2", "v3")
 SERVICES = ("fcm", "apns")
@@ -89,6 +89,10 @@ def body_for(target: Target, publish: Publish) -> bytes:
     content.update(target.options)
     if publish.notification.extra.get("priority") == "high" and not target.flat:
         content.setdefault("priority", "high")  # a call; what the registration says counts more
+    if publish.notification.extras is not None:
+        _add_extras(content, publish.notification.extras, target.flat)
+    if publish.route is not None:
+        _add_route(content, publish.route, target.flat)
     return orjson.dumps(content)
 
 
@@ -198,6 +202,24 @@ def _alert(publish: Publish) -> dict[str, Any]:
     alert["body"] = shortened(summary.last_message_body or "", MAX_TEXT) or DEFAULT_BODY
     alert["badge"] = 1 if summary.message_count is None else _int32(summary.message_count)
     return alert
+
+
+def _add_extras(content: dict[str, Any], extras: PushExtras, flat: bool) -> None:
+    """What only the device can read it has to get whole."""
+    if extras.priority and not flat:
+        content.setdefault("priority", "high" if extras.priority == "high" else "normal")
+    if extras.encrypted is not None:
+        encrypted = {"encrypted": extras.encrypted.text, "iv": extras.encrypted.iv}
+        if extras.encrypted.voip:
+            encrypted["type"] = "voip"
+        content["data"] = {**content.get("data", {}), **encrypted}
+
+
+def _add_route(content: dict[str, Any], route: Route, flat: bool) -> None:
+    if route.tags and not flat:
+        content["tags"] = list(route.tags)
+    if route.data:
+        content["data"] = {**content.get("data", {}), **route.data}
 
 
 def _data(publish: Publish) -> dict[str, Any]:

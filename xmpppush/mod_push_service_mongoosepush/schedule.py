@@ -117,7 +117,9 @@ class Schedule:
         if lane is None:
             lane = Lane(Breaker(self._policy, self.limit, self._chance))
             self._lanes[service] = lane
-            self._most = max(1, self.limit - (len(self._lanes) - 1) * (self.limit // RESERVE))
+            # With an app to each lane there may be many: the parts left for others end at a half.
+            reserved = (len(self._lanes) - 1) * (self.limit // RESERVE)
+            self._most = max(1, self.limit // 2, self.limit - reserved)
         return lane
 
     def add(self, delivery: Delivery, now: float) -> Sequence[Delivery]:

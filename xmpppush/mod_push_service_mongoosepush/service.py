@@ -9,13 +9,14 @@ What is sent when is the `Schedule`'s decision; here it is carried out.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,7 +34,7 @@ from xmpppush.errors import (
     Unreachable,
 )
 from xmpppush.http.outage import QUIET, Outage
-from xmpppush.http_connections import HTTPPool, Response
+from xmpppush.http_connections import Response
 from xmpppush.interfaces import IMessageStore, IPushService, ITrace
 from xmpppush.metrics import Histogram
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
@@ -53,7 +54,22 @@ OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "po
 # Seconds: from a push service next door to one that was down for a night.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
+
+class RequestPool(Protocol):
+    """What of an `HTTPPool` the bridge needs."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    def post(self, path: str, body: bytes) -> "Deferred[Response]": ...
+
+
 First = Callable[[PushError | None], None]
+NO_POOLS: Mapping[str, RequestPool] = MappingProxyType({})
+
+
+def _not_configured(_path: str, _body: bytes) -> "Deferred[Response]":
+    return fail(TryLater("the app is not configured"))
 
 
 class Losses:
@@ -99,7 +115,7 @@ class MongoosePushBridge(Service):
     def __init__(
         self,
         section: BridgeSection,
-        pool: HTTPPool,
+        pool: RequestPool,
         messages: IMessageStore,
         clock: Any,
         random: Random,
@@ -109,10 +125,12 @@ class MongoosePushBridge(Service):
         capacity: int = CAPACITY,
         trace: ITrace = NO_TRACE,
         collapse: bool = True,
+        pools: Mapping[str, RequestPool] = NO_POOLS,
     ) -> None:
         """
         Args:
-            pool: The ``[http_connections]`` pool that ``pool_name`` names.
+            pool: The ``[http_connections]`` pool that ``pool_name`` names: an `HTTPPool` or what does as
+                one for a push service in this process.
             clock: The reactor; its seconds are those of `Delivery.created`.
             random: Spreads the retries.
             on_unregistered: Told of each delivery whose device is gone; the delivery is settled behind it,
@@ -122,6 +140,7 @@ class MongoosePushBridge(Service):
             trace: Told of each try that failed, and of each outcome.
             collapse: ``[mod_push] collapse``: while a push to a device waits for another try, later ones
                 of its sender replace it.
+            pools: Those of the apps, by `Delivery.service` (``fcm@NAME``).
         """
         self.by_service: Counter[tuple[str, str]] = Counter(
             {(service, outcome): 0 for service in services for outcome in OUTCOMES}
@@ -129,6 +148,7 @@ class MongoosePushBridge(Service):
         self.latency = Histogram(BOUNDS)
         self._policy = RetryPolicy(section.retry_base, section.retry_cap, section.max_attempts, section.ttl)
         self._pool = pool
+        self._pools = pools
         self._messages = messages
         self._clock = clock
         self._random = random
@@ -182,8 +202,9 @@ class MongoosePushBridge(Service):
     @property
     def trouble(self) -> str | None:
         """Why nothing gets through at present, as far as the last answer tells."""
-        if self._pool.trouble:
-            return self._pool.trouble
+        for pool in (self._pool, *self._pools.values()):
+            if pool.trouble:
+                return pool.trouble
         reasons = [
             f"{service}: {outage.reason}"
             for service, outage in sorted(self._outages.items())
@@ -195,12 +216,15 @@ class MongoosePushBridge(Service):
         """The request for this notification; raises `PreconditionNotMet`."""
         target = self._targets.of(publish.options)
         body = body_for(target, publish)
+        service = target.service
+        if publish.route is not None:
+            service = f"{service}@{publish.route.app}"
         return Delivery(
             0,
             publish.account,
             publish.pubsub,
             publish.node,
-            target.service,
+            service,
             target.path,
             body,
             created,
@@ -226,7 +250,7 @@ class MongoosePushBridge(Service):
         if gone:
             self._replaced(gone)
         if first is not None:
-            if schedule.is_held_up(delivery):
+            if delivery.next_try > now or schedule.is_held_up(delivery):
                 first(self._waits())
             else:
                 self._firsts[delivery.id] = first
@@ -266,13 +290,19 @@ class MongoosePushBridge(Service):
                     schedule.finished(delivery, now, answered=False)
                     self._give_up(delivery, "too old")
                     continue
-                pool.post(delivery.path, delivery.body).addCallbacks(
+                post = pool.post if "@" not in delivery.service else self._post_for_app(delivery.service)
+                post(delivery.path, delivery.body).addCallbacks(
                     self._answered, self._failed, (delivery,), errbackArgs=(delivery,)
                 )
         finally:
             self._pumping = False
         if schedule.times and (self._timer is None or schedule.times[0][0] < self._timer_due):
             self._set_timer()
+
+    def _post_for_app(self, service: str) -> "Callable[[str, bytes], Deferred[Response]]":
+        pool = self._pools.get(service)
+        # Anywhere else its tokens are nobody's business, and the operator may put the app back.
+        return pool.post if pool is not None else _not_configured
 
     # The two raise nothing; an errback behind them would cost more than all they do.
 

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from xmpppush.apps.store import SQLDeviceStore
 from xmpppush.config.sections import StorageSection
 from xmpppush.mod_pubsub.store import SQLNodeStore
 from xmpppush.mod_push.store import SQLRegistrationStore
@@ -52,7 +53,8 @@ class Storage(Service):
 
     Attributes:
         database: The `IDatabase` they share.
-        accounts, rosters, registrations, nodes, messages, traces: The stores, as in `xmpppush.interfaces`.
+        accounts, rosters, registrations, nodes, devices, messages, traces: The stores, as in
+            `xmpppush.interfaces`.
     """
 
     def __init__(self, database: InlineEngine | WriterEngine) -> None:
@@ -61,10 +63,11 @@ class Storage(Service):
         self.rosters = SQLRosterStore(database)
         self.registrations = SQLRegistrationStore(database)
         self.nodes = SQLNodeStore(database)
+        self.devices = SQLDeviceStore(database)
         self.messages = SQLMessageStore(database)
         self.traces = SQLTraceStore(database)
         self.accounts = SQLAccountStore(
-            database, (self.rosters, self.messages, self.registrations, self.nodes, self.traces)
+            database, (self.rosters, self.messages, self.registrations, self.nodes, self.devices, self.traces)
         )
 
     @property

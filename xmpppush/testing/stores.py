@@ -2,7 +2,7 @@
 What every implementation of the store contracts does.
 
 Each check is a coroutine of a fresh, empty storage: an object with ``accounts``, ``rosters``,
-``registrations``, ``nodes``, ``messages`` and ``traces``. Run all of `CHECKS` on yours::
+``registrations``, ``nodes``, ``devices``, ``messages`` and ``traces``. Run all of `CHECKS` on yours::
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     @pytest_twisted.ensureDeferred
@@ -13,20 +13,38 @@ Each check is a coroutine of a fresh, empty storage: an object with ``accounts``
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import gatherResults
+from attrs import evolve
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from xmpppush.errors import AccountExists, NodeExists, OfflineFull, TooManyNodes, TooManyRegistrations
+from xmpppush.errors import (
+    AccountExists,
+    LimitReached,
+    NodeExists,
+    NodeNotFound,
+    OfflineFull,
+    TooManyNodes,
+    TooManyRegistrations,
+    TooManySubscriptions,
+)
 from xmpppush.interfaces import (
     IAccountStore,
+    IDeviceStore,
     IMessageStore,
     INodeStore,
     IRegistrationStore,
     IRosterStore,
     ITraceStore,
 )
-from xmpppush.model import Account, RosterItem, ScramKeys, TraceLimits, TraceNote
-from xmpppush.testing.builders import a_delivery, a_node, a_registration, an_offline_message
+from xmpppush.model import Account, Device, RosterItem, ScramKeys, TraceLimits, TraceNote
+from xmpppush.testing.builders import (
+    a_delivery,
+    a_node,
+    a_registration,
+    a_subscription,
+    an_item,
+    an_offline_message,
+)
 
 Check: TypeAlias = Callable[[Any], Awaitable[None]]
 
@@ -426,6 +444,127 @@ async def nodes_are_found_by_affiliation(storage: Any) -> None:
     assert (await storage.nodes.owned_by(PUBSUB, BOB))[0].affiliations[ALICE] == "publisher"
 
 
+# Subscriptions and items
+
+
+@check
+async def subscriptions_come_back_as_they_were(storage: Any) -> None:
+    """One for each JID; the second attempt is told what is there."""
+    one = a_subscription(options={"pubsub#deliver": "0"})
+    assert await raised(NodeNotFound, storage.nodes.subscribe(one, 5, 5))
+    await storage.nodes.create(a_node(), 5)
+    assert await storage.nodes.subscribe(one, 5, 5) is None
+    assert await storage.nodes.subscribe(a_subscription(state="pending"), 5, 5) == one
+    other = a_subscription(jid=f"{BOB}/desk")
+    assert await storage.nodes.subscribe(other, 5, 5) is None
+    assert await storage.nodes.subscriptions(PUBSUB, "node-1") == (one, other)
+    assert await storage.nodes.subscriptions_of(PUBSUB, BOB) == (one, other)
+    assert await storage.nodes.subscriptions_of(PUBSUB, ALICE) == ()
+    assert await storage.nodes.subscriptions_of("other.localhost", BOB) == ()
+
+
+@check
+async def subscriptions_are_limited(storage: Any) -> None:
+    """A node, and an account on a host; what is there already is not one more."""
+    await storage.nodes.create(a_node(), 5)
+    await storage.nodes.create(a_node(name="node-2"), 5)
+    assert await storage.nodes.subscribe(a_subscription(), 1, 1) is None
+    assert await storage.nodes.subscribe(a_subscription(), 1, 1) == a_subscription()
+    full = a_subscription(jid=ALICE, account=ALICE)
+    assert await raised(TooManySubscriptions, storage.nodes.subscribe(full, 1, 9))
+    assert await raised(TooManySubscriptions, storage.nodes.subscribe(a_subscription(node="node-2"), 9, 1))
+
+
+@check
+async def subscriptions_change_and_end(storage: Any) -> None:
+    """State and options apart; False where there is none."""
+    await storage.nodes.create(a_node(), 5)
+    await storage.nodes.subscribe(a_subscription(state="pending"), 5, 5)
+    nodes = storage.nodes
+    assert await nodes.change_subscription(PUBSUB, "node-1", BOB, "subscribed", None) is True
+    assert await nodes.change_subscription(PUBSUB, "node-1", BOB, None, {"pubsub#deliver": "0"}) is True
+    assert await nodes.change_subscription(PUBSUB, "node-1", ALICE, "subscribed", None) is False
+    (one,) = await nodes.subscriptions(PUBSUB, "node-1")
+    assert one == a_subscription(options={"pubsub#deliver": "0"})
+    assert await nodes.unsubscribe(PUBSUB, "node-1", BOB) is True
+    assert await nodes.unsubscribe(PUBSUB, "node-1", BOB) is False
+
+
+@check
+async def items_come_back_in_the_order_of_publishing(storage: Any) -> None:
+    """One that is published again is the last one; without a node there are none."""
+    nodes = storage.nodes
+    assert await nodes.publish(PUBSUB, "node-1", an_item(), 9, 999) is False
+    await nodes.create(a_node(), 5)
+    for name in ("a", "b", "a"):
+        assert await nodes.publish(PUBSUB, "node-1", an_item(id=name), 9, 999) is True
+    assert await nodes.items(PUBSUB, "node-1", 9) == (an_item(id="b"), an_item(id="a"))
+    assert await nodes.items(PUBSUB, "node-1", 1) == (an_item(id="a"),)
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("b", "a")
+    assert await nodes.item(PUBSUB, "node-1", "b") == an_item(id="b")
+    assert await nodes.item(PUBSUB, "node-1", "c") is None
+    assert await nodes.item(PUBSUB, "node-2", "b") is None
+
+
+@check
+async def items_make_room_for_later_ones(storage: Any) -> None:
+    """By number and by size, also when there is less room from now on."""
+    nodes = storage.nodes
+    await nodes.create(a_node(), 5)
+    for number in range(4):
+        await nodes.publish(PUBSUB, "node-1", an_item(id=str(number), payload="é" * 5), 3, 25)
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("2", "3")
+    await nodes.publish(PUBSUB, "node-1", an_item(id="4", payload=""), 3, 25)
+    await nodes.publish(PUBSUB, "node-1", an_item(id="5", payload=""), 3, 25)
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("3", "4", "5")
+    assert await nodes.configure(PUBSUB, "node-1", {}, 2) is True
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("4", "5")
+    assert await nodes.publish(PUBSUB, "node-1", an_item(id="6"), 0, 25) is True
+    assert await nodes.item_ids(PUBSUB, "node-1") == ()
+
+
+@check
+async def items_are_retracted_and_purged(storage: Any) -> None:
+    """One, or all of this node."""
+    nodes = storage.nodes
+    await nodes.create(a_node(), 5)
+    await nodes.create(a_node(name="node-2"), 5)
+    for name in ("a", "b", "c"):
+        await nodes.publish(PUBSUB, "node-1", an_item(id=name), 9, 999)
+    await nodes.publish(PUBSUB, "node-2", an_item(), 9, 999)
+    assert await nodes.retract(PUBSUB, "node-1", "b") is True
+    assert await nodes.retract(PUBSUB, "node-1", "b") is False
+    assert await nodes.purge(PUBSUB, "node-1") == 2
+    assert await nodes.purge(PUBSUB, "node-1") == 0
+    assert await nodes.item_ids(PUBSUB, "node-2") == ("item-1",)
+
+
+@check
+async def nodes_take_subscriptions_and_items_with_them(storage: Any) -> None:
+    """A new node with the name has nobody and nothing."""
+    nodes = storage.nodes
+    await nodes.create(a_node(), 5)
+    await nodes.subscribe(a_subscription(), 5, 5)
+    await nodes.publish(PUBSUB, "node-1", an_item(), 9, 999)
+    assert await nodes.delete(PUBSUB, "node-1") is True
+    await nodes.create(a_node(), 5)
+    assert await nodes.subscriptions(PUBSUB, "node-1") == ()
+    assert await nodes.item_ids(PUBSUB, "node-1") == ()
+
+
+@check
+async def accounts_take_their_subscriptions_with_them(storage: Any) -> None:
+    """What they published elsewhere stays, and is not the next one's of that name."""
+    nodes = storage.nodes
+    await storage.accounts.add([an_account(BOB)])
+    await nodes.create(a_node(), 5)
+    await nodes.subscribe(a_subscription(), 5, 5)
+    await nodes.publish(PUBSUB, "node-1", an_item(publisher=BOB), 9, 999)
+    await storage.accounts.remove(BOB)
+    assert await nodes.subscriptions(PUBSUB, "node-1") == ()
+    assert await nodes.items(PUBSUB, "node-1", 9) == (an_item(publisher=""),)
+
+
 # Messages and deliveries
 
 
@@ -684,3 +823,78 @@ async def traces_travel_with_deliveries(storage: Any) -> None:
     """The id of the story is in the queue's row."""
     await storage.messages.keep(None, [a_delivery(trace="t1")], 0)
     assert [delivery.trace for delivery in await storage.messages.queued(0, 9)] == ["t1"]
+
+
+# Devices
+
+
+def a_device(**changes: Any) -> Device:
+    values: dict[str, Any] = {
+        "host": PUBSUB,
+        "node": "node-1",
+        "app": "chat",
+        "way": "p2",
+        "key": "key-1",
+        "owner": "owner-1",
+        "publisher": "owner-1",
+        "domain": "localhost",
+        "token": "token-1",
+        "secret": "secret-1",
+        "data": {"account": "x"},
+        "created": 1000.0,
+        "renewed": 1000.0,
+    }
+    return Device(**{**values, **changes})
+
+
+async def device_of(storage: Any, node: str) -> Device | None:
+    found = storage.devices.get(PUBSUB, node)
+    device: Device | None = await found if isinstance(found, Deferred) else found
+    return device
+
+
+@check
+async def devices_come_back_as_they_were(storage: Any) -> None:
+    """The contract is kept; also the second time, out of memory, and where there is none."""
+    assert verifyObject(IDeviceStore, storage.devices)
+    assert await storage.devices.put(a_device(), 9) == a_device()
+    for _ in range(2):
+        assert await device_of(storage, "node-1") == a_device()
+        assert await device_of(storage, "node-2") is None
+
+
+@check
+async def devices_that_register_again_keep_node_and_secret(storage: Any) -> None:
+    """Token, data and time are new; no room is needed."""
+    await storage.devices.put(a_device(), 1)
+    assert await device_of(storage, "node-1") == a_device()
+    again = a_device(node="node-2", secret="other", token="token-2", data={}, created=2.0, renewed=2.0)  # noqa: S106
+    now = a_device(token="token-2", data={}, renewed=2.0)  # noqa: S106
+    assert await storage.devices.put(again, 1) == now
+    assert await device_of(storage, "node-1") == now
+    assert await device_of(storage, "node-2") is None
+
+
+@check
+async def devices_are_limited(storage: Any) -> None:
+    """For each owner and app."""
+    await storage.devices.put(a_device(), 1)
+    more = a_device(node="node-2", key="key-2")
+    assert await raised(LimitReached, storage.devices.put(more, 1))
+    await storage.devices.put(evolve(more, app="other"), 1)
+    await storage.devices.put(a_device(node="node-3", key="key-3", owner="owner-3"), 1)
+
+
+@check
+async def devices_are_removed(storage: Any) -> None:
+    """By key; or that very one, unless it registered again."""
+    await storage.devices.put(a_device(), 9)
+    assert await device_of(storage, "node-1") is not None
+    assert not await storage.devices.remove(PUBSUB, "key-2")
+    assert not await storage.devices.remove_same(a_device(renewed=999.0))
+    assert await storage.devices.remove_same(a_device())
+    assert await device_of(storage, "node-1") is None
+    await storage.devices.put(a_device(), 9)
+    assert await device_of(storage, "node-1") is not None
+    assert await storage.devices.remove(PUBSUB, "key-1")
+    assert await device_of(storage, "node-1") is None

@@ -16,6 +16,7 @@ from xmpppush.jids import BadJid, bare_of
 from xmpppush.model import Notification, Publish, PushSummary
 from xmpppush.xep.dataforms import Form, form_element, form_in, forms_in
 from xmpppush.xep.namespaces import PUBSUB, PUBSUB_PUBLISH_OPTIONS, PUSH, PUSH_SUMMARY
+from xmpppush.xep.tigase import extras_elements, parse_extras
 
 MAX_NODE_OCTETS = 1024
 MAX_OPTIONS_OCTETS = 16 * 1024  # a token is under 4 KiB; twenty registrations of each account are kept
@@ -110,6 +111,7 @@ def parse_notification(notification: Element) -> Notification:
             last_message_body=fields.get("last-message-body") or None,
         ),
         {var: value for var, value in fields.items() if var not in _SUMMARY_FIELDS},
+        parse_extras(notification),
     )
 
 
@@ -127,6 +129,9 @@ def notification_element(notification: Notification) -> Element:
     element = Element((PUSH, "notification"))
     if fields:
         element.addChild(form_element("submit", PUSH_SUMMARY, fields))
+    if notification.extras is not None:
+        for child in extras_elements(notification.extras):
+            element.addChild(child)
     return element
 
 

@@ -2,7 +2,7 @@
 
 from twisted.internet.task import Clock
 
-from xmpppush.mod_push.batches import Batches
+from xmpppush.batches import Batches
 from xmpppush.testing.builders import a_delivery
 
 

@@ -1,0 +1,254 @@
+"""What registered devices get, from whom, and how much of it."""
+
+import json
+
+import pytest
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from xmpppush.apps.limits import RateLimited, Windows
+from xmpppush.config.sections import AppSection
+from xmpppush.interfaces import IAppDevices, IDeviceStore, IPushService
+from xmpppush.testing.apps import APPS, World, condition_of, form
+
+P2 = "register-push-fcm"
+
+
+def taken(world):
+    return [
+        (delivery.service, delivery.path, json.loads(delivery.body)) for delivery in world.push_service.taken
+    ]
+
+
+def devices(world):
+    return world.storage.database.read(lambda c: c.execute("SELECT * FROM devices").fetchall()).result
+
+
+def test_the_contracts_hold(world):
+    """zope.interface's own check."""
+    assert verifyObject(IAppDevices, world.apps)
+    assert verifyObject(IDeviceStore, world.storage.devices)
+    assert verifyObject(IPushService, RateLimited(world.push_service, None, world.clock, {}))
+
+
+def test_a_publish_with_the_secret_is_delivered(world):
+    """To the token, by the app's own options: those of the publish say nothing."""
+    got = world.register()
+    answer = world.publish(got["node"], secret=got["secret"], service="apns", device_id="other", mode="dev")
+    assert answer["type"] == "result"
+    ((service, path, body),) = taken(world)
+    assert (service, path) == ("fcm@conversations", "/v3/notification/T1")
+    assert (body["service"], body["mode"], list(body["data"])) == ("fcm", "prod", ["account"])
+
+
+@pytest.mark.parametrize(
+    ("by", "secret", "condition"),
+    [
+        ("localhost", "wrong", "auth forbidden"),
+        ("localhost", "", "auth forbidden"),
+        ("localhost", None, "auth forbidden"),
+        ("alice@localhost", "é", "auth forbidden"),
+        ("far.example", "right", "cancel item-not-found"),
+        ("alice@far.example", "right", "cancel item-not-found"),
+        ("mallory@localhost", "right", "cancel item-not-found"),
+    ],
+)
+def test_others_are_refused(world, by, secret, condition):
+    """p2's conditions; a stranger learns not even that the node is there."""
+    got = world.register()
+    options = {"secret": got["secret"] if secret == "right" else secret} if secret is not None else {"x": "y"}
+    assert condition_of(world.publish(got["node"], by=by, **options)) == condition
+    assert taken(world) == []
+
+
+def test_a_wrong_secret_is_no_node_to_mod_push_appserver(world):
+    """Its own condition."""
+    form_type = "https://github.com/tmolitor-stud-tu/mod_push_appserver/#v1-register-push"
+    got = world.register("v1-register-push", FORM_TYPE=form_type, type="apns", node="D", token="T")
+    assert condition_of(world.publish(got["node"], secret="no")) == "cancel item-not-found"
+    assert world.publish(got["node"], by="alice@localhost", secret=got["secret"])["type"] == "result"
+
+
+def test_tigase_needs_no_secret(world):
+    """The node's name is as good as one, and only the user's server may use it."""
+    got = world.register("register-device", provider="siskin:1", **{"device-token": "T"})
+    assert world.publish(got["node"])["type"] == "result"
+    assert condition_of(world.publish(got["node"], by="far.example")) == "cancel item-not-found"
+    ((_, _, body),) = taken(world)
+    assert body["alert"]["body"] == "Hi"
+    assert body["data"] == {"account": "alice@localhost"}
+
+
+def test_a_device_that_registers_again_is_the_same_with_its_new_token(world):
+    """Node and secret stay, so the server need not be told."""
+    first = world.register()
+    second = world.register(P2, token="T2", **{"android-id": "D1"})
+    assert first == second
+    world.publish(first["node"], secret=first["secret"])
+    assert taken(world)[0][1] == "/v3/notification/T2"
+    assert len(devices(world)) == 1
+
+
+def test_the_same_device_of_another_account_is_another(world):
+    """Who knows an id cannot take over what it stands for."""
+    alice, mallory = (
+        world.register(),
+        world.register(by="mallory@localhost/x", token="M", **{"android-id": "D1"}),
+    )
+    assert alice["node"] != mallory["node"]
+    gone = world.command("unregister-push-fcm", form(**{"device-id": "D1"}), by="mallory@localhost/x")
+    assert gone["type"] == "result"
+    assert world.publish(alice["node"], secret=alice["secret"])["type"] == "result"
+
+
+def test_a_room_may_publish(world):
+    """p2's field muc: then it is the room, and not the user's server."""
+    got = world.register(token="T", muc="room@far.example", **{"device-id": "D1"})
+    assert condition_of(world.publish(got["node"], secret=got["secret"])) == "cancel item-not-found"
+    assert world.publish(got["node"], by="far.example", secret=got["secret"])["type"] == "result"
+    assert sorted(taken(world)[0][2]["data"]) == ["account", "channel"]
+
+
+def test_what_is_kept_names_nobody(world):
+    """Neither the account nor the device's id is in the table."""
+    world.register(token="T1", **{"android-id": "92afd7a91cdba9a0"})
+    text = repr(devices(world))
+    assert "alice" not in text
+    assert "92afd7a91cdba9a0" not in text
+
+
+def test_devices_go_with_the_account(world):
+    """Whoever gets its JID next inherits none."""
+    got = world.register()
+    world.storage.accounts.remove("alice@localhost")
+    assert devices(world) == []
+    assert condition_of(world.publish(got["node"], secret=got["secret"])) == "cancel item-not-found"
+
+
+def test_users_have_so_many_devices_and_no_more():
+    """[app:NAME] max_devices_per_user; a repeat needs no room."""
+    world = World((AppSection("a", "fcm", p2=("*",), max_devices_per_user=2),))
+    for number in (1, 2, 1):
+        world.register(token="T", **{"device-id": f"D{number}"})
+    third = world.command(P2, form(token="T", **{"device-id": "D3"}))
+    assert condition_of(third) == "wait resource-constraint"
+    world.register(by="bob@localhost/x", token="T", **{"device-id": "D3"})
+
+
+def test_users_register_so_often_and_no_more():
+    """[app:NAME] registrations_per_minute."""
+    world = World((AppSection("a", "fcm", p2=("*",), registrations_per_minute=2),))
+    world.register(), world.register()
+    assert (
+        condition_of(world.command(P2, form(token="T", **{"device-id": "D"}))) == "wait resource-constraint"
+    )
+    world.clock.advance(60)
+    world.register()
+
+
+def test_domains_are_allowed_by_name():
+    """[app:NAME] domains: others neither register nor publish."""
+    apps = (AppSection("a", "fcm", p2=("*",), push_module=("m",), domains=("far.example",)),)
+    world = World(apps)
+    assert condition_of(world.command(P2, form(token="T", **{"device-id": "D"}))) == "auth forbidden"
+    got = world.register(by="alice@far.example/x", token="T", **{"device-id": "D"})
+    assert world.publish(got["node"], by="far.example", secret=got["secret"])["type"] == "result"
+    assert condition_of(world.publish("T" * 64, pushModule="m")) == "auth forbidden"
+
+
+def test_domains_publish_so_fast_and_no_faster():
+    """[app:NAME] domain_rate: others than ours are told to wait."""
+    world = World((AppSection("a", "fcm", push_module=("m",), domain_rate=1),))
+    for _ in range(10):
+        assert world.publish("T" * 64, by="far.example", pushModule="m")["type"] == "result"
+    refused = world.publish("T" * 64, by="far.example", pushModule="m")
+    assert condition_of(refused) == "wait internal-server-error"
+    assert world.publish("T" * 64, pushModule="m")["type"] == "result"
+    world.clock.advance(10)
+    assert world.publish("T" * 64, by="far.example", pushModule="m")["type"] == "result"
+
+
+def test_fpush_publishes_to_the_token(world):
+    """The module says the app, or nothing does and * is there; the content stays here."""
+    assert world.publish("a" * 64, pushModule="monal")["type"] == "result"
+    assert world.publish("b" * 64)["type"] == "result"
+    (service, path, body), (_, second, _) = taken(world)
+    assert (service, path, second) == (
+        "apns@monal",
+        f"/v3/notification/{'a' * 64}",
+        f"/v3/notification/{'b' * 64}",
+    )
+    assert body["alert"] == {"title": "localhost", "body": "New message", "badge": 2}
+
+
+def test_fpush_refuses_modules_it_does_not_have():
+    """bad-request, as fpush."""
+    world = World((AppSection("a", "fcm", push_module=("m",)),))
+    assert condition_of(world.publish("T" * 64, pushModule="x")) == "modify bad-request"
+    assert condition_of(world.publish("T" * 64)) == "cancel item-not-found"
+
+
+@pytest.mark.parametrize("type", ["push", "flat"])
+def test_a_node_with_a_devices_name_takes_nothing_away(world, type):
+    """Whoever creates one gets none of the device's notifications."""
+    got = world.register()
+    world.ask(
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub'>"
+        f"<create node='{got['node']}' type='{type}'/></pubsub>",
+        by="mallory@far.example/x",
+    )
+    assert world.publish(got["node"], secret=got["secret"])["type"] == "result"
+    assert len(taken(world)) == 1
+
+
+def test_an_app_that_is_not_configured_any_more_is_waited_for(world):
+    """The operator may put it back: servers are not to forget their registrations."""
+    got = world.register()
+    world.apps._apps.pop("conversations")
+    answer = world.publish(got["node"], secret=got["secret"])
+    assert condition_of(answer) == "wait internal-server-error"
+
+
+def test_a_device_that_is_gone_is_forgotten(world):
+    """Unless it registered again since."""
+    got = world.register()
+    world.publish(got["node"], secret=got["secret"])
+    (delivery,) = world.push_service.taken
+    world.clock.advance(1)
+    world.register()
+    Deferred.fromCoroutine(world.apps.unregistered(delivery))
+    assert len(devices(world)) == 1
+    world.publish(got["node"], secret=got["secret"])
+    Deferred.fromCoroutine(world.apps.unregistered(world.push_service.taken[1]))
+    assert devices(world) == []
+    assert condition_of(world.publish(got["node"], secret=got["secret"])) == "cancel item-not-found"
+
+
+def test_bursts_are_limited():
+    """[app:NAME] rate_limit: the first at once, the last at the end, a result for all of them."""
+    world = World(
+        APPS,
+        lambda service, messages, clock: RateLimited(service, messages, clock, {"fcm@conversations": 5.0}),
+    )
+    got = world.register()
+    for _ in range(4):
+        assert world.publish(got["node"], secret=got["secret"])["type"] == "result"
+    assert len(taken(world)) == 1
+    assert len(world.storage.messages.queued(0, 10).result) == 2
+    world.clock.advance(5)
+    assert len(taken(world)) == 2
+    world.clock.advance(5)
+    assert len(taken(world)) == 2
+
+
+def test_windows_count_each_key_by_itself(world):
+    """And begin anew."""
+    windows = Windows(10.0, world.clock)
+    assert [windows.has_room("a", 1), windows.has_room("a", 1), windows.has_room("b", 1)] == [
+        True,
+        False,
+        True,
+    ]
+    assert windows.has_room("a", 0)
+    world.clock.advance(10)
+    assert windows.has_room("a", 1)
