@@ -46,6 +46,7 @@ from xmpppush.notify import READY, STOPPING, notify
 from xmpppush.options import Options, refuse
 from xmpppush.server.authenticator import AccountAuthenticator
 from xmpppush.server.c2s import C2SFactory, throttles_for
+from xmpppush.server.component import ComponentLink
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
@@ -133,6 +134,7 @@ class Application(MultiService):
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
+        components: The links to other XMPP servers, one for each ``[component]``.
     """
 
     _log = Logger()
@@ -156,6 +158,7 @@ class Application(MultiService):
         self._resources = Resources()
         self._traffic = Traffic()
         self._pools: dict[str, HTTPPool] = {}
+        self.components: list[ComponentLink] = []
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -184,6 +187,7 @@ class Application(MultiService):
         router = Router()
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
+        self._components(router, pubsub)
         self._add(ControlServer(self, claimed, reactor))
         self._admin(bridge, certificates)
 
@@ -230,6 +234,17 @@ class Application(MultiService):
         for component in pubsub_components(pubsub, router):
             self._add(component)
         return pubsub
+
+    def _components(self, router: Router, pubsub: IPubSub | None) -> None:
+        """Attached last and left first: what other servers publish needs all the rest."""
+        if pubsub is None:
+            return
+        for section in (each for each in self.config.components if each.jid in pubsub.hosts):
+            link = ComponentLink(
+                section, router, pubsub, self._reactor, random.SystemRandom(), self.storage.pressure
+            )
+            self.components.append(link)
+            self._add(link)
 
     def _xmpp_server(
         self,
@@ -322,6 +337,7 @@ class Application(MultiService):
             requests={name: pool.statuses for name, pool in self._pools.items()},
             enddates=certificates.enddates,
             checks=lambda: self._checks(bridge, certificates),
+            publishes={link.jid: link.answers for link in self.components},
         )
         if self.push is not None:
             figures.decisions = self.push.decisions
@@ -341,6 +357,8 @@ class Application(MultiService):
         for service in self:
             if isinstance(service, Listener | MongoosePush):
                 yield Check(str(service.name), None if service.bound else "not listening")
+        for link in self.components:
+            yield Check(str(link.name), link.trouble)
         yield from certificate_checks(certificates.enddates(), self._reactor.seconds())
 
     def _add(self, service: Any) -> None:

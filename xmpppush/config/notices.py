@@ -11,8 +11,8 @@ from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s", "http")
-SECTIONS_TO_COME = ("component", "s2s")
-SECTION_HEADS_TO_COME = ("component:", "mongoosepush:fcm:", "mongoosepush:apns:")
+SECTIONS_TO_COME = ("s2s",)
+SECTION_HEADS_TO_COME = ("mongoosepush:fcm:", "mongoosepush:apns:")
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
 
@@ -41,6 +41,12 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
             yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
         if not config.server.domains:
             yield "[mod_push]", "has no effect without a served domain"
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
+    for component in config.components:
+        if component.jid not in hosts:
+            place = f"[component:{component.name}]" if component.name else "[component]"
+            hint = suggestion(component.jid, hosts)
+            yield place, f"has no effect: {component.jid} is not among [mod_pubsub] host{hint}"
     if config.mod_pubsub is not None:
         for name in config.mod_pubsub.plugins:
             if name not in NODE_TYPES:

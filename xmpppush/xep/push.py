@@ -101,7 +101,11 @@ def parse_notification(notification: Element) -> Notification:
     Servers differ: the form may be missing, be of type ``form``, lack its type or its FORM_TYPE, and
     carry a count that is no number. Such fields become ``None``; nothing is raised.
     """
-    fields = _summary_in(notification)
+    return notification_of(_summary_in(notification))
+
+
+def notification_of(fields: Mapping[str, str]) -> Notification:
+    """The notification that these fields of a summary form make."""
     return Notification(
         PushSummary(
             message_count=_count_in(fields.get("message-count", "")),
