@@ -72,11 +72,17 @@ class ServerFailed(Exception):
 class ServerProcess:
     """``twistd -n xmpppush`` on a configuration of its own in ``folder``."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, object],
+        environ: Mapping[str, str],
+        ini: str = SERVER_INI,
+    ) -> None:
         self.port = free_port()
         self._folder = folder
         self._ini = folder / "server.ini"
-        self._ini.write_text(SERVER_INI.format(domain=DOMAIN, port=self.port, **settings), encoding="utf-8")
+        self._ini.write_text(ini.format(domain=DOMAIN, port=self.port, **settings), encoding="utf-8")
         self._log = folder / "server.log"
         self._environ = {**os.environ, **environ}
         self._process: subprocess.Popen[bytes] | None = None

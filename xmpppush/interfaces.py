@@ -525,9 +525,6 @@ class IPubSub(Interface):
     def answer_waiting() -> None:
         """Answer all that were offered and are on disk: their first try is not waited for any longer."""
 
-    def item_id() -> str:
-        """An id for an item that came without one."""
-
 
 class ITrace(Interface):
     """

@@ -82,9 +82,6 @@ class PubSub:
         for answered in waiting:
             answered(None)
 
-    def item_id(self):
-        return "made-up"
-
 
 class Host:
     """What the router has for the component's domain."""

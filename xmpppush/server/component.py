@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from random import Random
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -59,8 +60,9 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), (
 
 # What a server means that ends the stream before the log-in is through (XEP-0114, RFC 6120 section 4.9.3).
 REFUSALS = {
+    # ejabberd says the same of a component that it does not know.
     "not-authorized": "wrong secret (not-authorized): '[{section}] secret' must be the one that the server"
-    " has for {jid}",
+    " has for component {jid}",
     "host-unknown": "the server knows no component {jid} (host-unknown): add it to the server's"
     " configuration",
     "conflict": "another component is connected as {jid} (conflict)",
@@ -271,6 +273,8 @@ class ComponentLink(Service):
         self._backlog = backlog
         self._endpoint = endpoint or clientFromString(reactor, section.endpoint)
         self._backoff = Backoff(random)
+        # Ids of items that came without one: unique, and of no use to anybody.
+        self._item_prefix, self._item_numbers = f"{random.getrandbits(64):016x}-", count(1)
         self._unanswered = 0
         self._paused = False
         self._connecting: Any = None
@@ -426,7 +430,8 @@ class ComponentLink(Service):
         if error is None:
             self.answers["result"] += 1
             if self.stream is not None:
-                self.stream.send_xml(publish_result(request, request.item or self._pubsub.item_id()))
+                item = request.item or f"{self._item_prefix}{next(self._item_numbers)}"
+                self.stream.send_xml(publish_result(request, item))
             return
         iq = Element((None, "iq"))
         iq["type"], iq["id"], iq["from"], iq["to"] = "set", request.id, request.sender, request.to
@@ -499,7 +504,10 @@ def is_unfinished_iq(data: bytes, position: int) -> bool:
     if not data.startswith(b"<iq ", position):
         return len(data) - position < 4 and b"<iq ".startswith(data[position:])
     opening = data.find(b">", position)
-    return opening < 0 or (data[opening - 1] != 0x2F and data.find(b"</iq", opening) < 0)
+    if opening < 0:
+        return True
+    end = data.find(b"</iq", opening)
+    return data[opening - 1] != 0x2F and (end < 0 or data.find(b">", end) < 0)  # no '/>'
 
 
 def condition_in(error: Element) -> str:
