@@ -9,6 +9,7 @@ problem with any of them is one line and exit code 1.
 import gc
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
@@ -18,8 +19,11 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from xmpppush import __version__
 from xmpppush.admin.health import Check, certificate_checks
@@ -27,7 +31,7 @@ from xmpppush.admin.metrics import Figures
 from xmpppush.admin.site import AdminFactory, AdminResource
 from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.config.sections import Config, ListenSection
-from xmpppush.control import ControlServer, claim
+from xmpppush.control import ControlServer, call, claim, is_claimed
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
 from xmpppush.interfaces import IPubSub, IPushService, ITrace
@@ -46,7 +50,7 @@ from xmpppush.notify import READY, STOPPING, notify
 from xmpppush.options import Options, refuse
 from xmpppush.server.authenticator import AccountAuthenticator
 from xmpppush.server.c2s import C2SFactory, throttles_for
-from xmpppush.server.component import ComponentLink
+from xmpppush.server.component import ComponentLink, EarlyAttachment
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
@@ -54,6 +58,8 @@ from xmpppush.server.router import Router
 from xmpppush.server.throttle import network_of
 from xmpppush.storage import open_storage
 from xmpppush.trace import NO_TRACE, Trace
+
+TAKE_OVER_TIMEOUT = 60.0  # seconds for the other server to stop
 
 __all__ = ["Application", "Options", "makeService"]
 
@@ -140,15 +146,23 @@ class Application(MultiService):
     _log = Logger()
 
     def __init__(
-        self, config: Config, reactor: Any, refuse: Callable[[Sequence[str]], NoReturn] = refuse
+        self,
+        config: Config,
+        reactor: Any,
+        refuse: Callable[[Sequence[str]], NoReturn] = refuse,
+        take_over: bool = False,
     ) -> None:
         """
         Args:
             refuse: Told, a line each, why it does not start; ends the process.
+            take_over: Stop the server that runs with this configuration first, and leave no gap where the
+                XMPP server of a component allows that.
         """
         super().__init__()
         self.config = config
         self._refuse = refuse
+        self._take_over = take_over
+        self._early: dict[str, EarlyAttachment] = {}
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
@@ -241,7 +255,13 @@ class Application(MultiService):
             return
         for section in (each for each in self.config.components if each.jid in pubsub.hosts):
             link = ComponentLink(
-                section, router, pubsub, self._reactor, random.SystemRandom(), self.storage.pressure
+                section,
+                router,
+                pubsub,
+                self._reactor,
+                random.SystemRandom(),
+                self.storage.pressure,
+                early=self._early.get(section.jid),
             )
             self.components.append(link)
             self._add(link)
@@ -367,6 +387,34 @@ class Application(MultiService):
     def startService(self) -> None:
         for notice in self.config.notices:
             self._log.warn("{notice}", notice=notice)
+        if self._take_over:
+            Deferred.fromCoroutine(self._in_place_of_another()).addErrback(self._not_in_place)
+        else:
+            self._start()
+
+    async def _in_place_of_another(self) -> None:
+        data_dir = self.config.server.data_dir
+        for section in self.config.components:
+            self._early[section.jid] = EarlyAttachment(section, self._reactor)
+        for early in self._early.values():
+            await early.attach()
+        if is_claimed(data_dir):
+            other = await deferToThread(call, data_dir, "status")
+            self._log.info("taking the place of process {pid}", pid=other["pid"])
+            os.kill(other["pid"], signal.SIGTERM)
+        deadline = self._reactor.seconds() + TAKE_OVER_TIMEOUT
+        while is_claimed(data_dir) and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 0.02)
+        self._start()
+
+    def _not_in_place(self, failure: Failure) -> None:
+        if failure.check(SystemExit):
+            self._reactor.stop()
+            return
+        self._log.failure("could not take the place of another server", failure)
+        self._reactor.stop()
+
+    def _start(self) -> None:
         try:
             self.assemble()
             super().startService()
@@ -438,7 +486,9 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     assert options.parent is not None, "twistd has the rest of the options"
-    return Application(options.configuration, reactor, partial(refuse_start, options.parent))
+    return Application(
+        options.configuration, reactor, partial(refuse_start, options.parent), bool(options["take-over"])
+    )
 
 
 def refuse_start(twistd: MutableMapping[str, Any], problems: Sequence[str]) -> NoReturn:

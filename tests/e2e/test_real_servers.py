@@ -80,13 +80,6 @@ def attachments(server):
     return server.log.read_text().count("attached to 127.0.0.1")
 
 
-def start(server):
-    """Until it is attached."""
-    before = attachments(server) if server.log.exists() else 0
-    server.start()
-    wait_for("the component is attached", lambda: attachments(server) > before)
-
-
 async def logged_in(xmpp_server, user):
     phone = Phone(f"{user}@{DOMAIN}/phone", PASSWORD, xmpp_server.address, xmpp_server.ca_file)
     assert await phone.log_in()
@@ -218,15 +211,29 @@ def test_a_restart_of_the_app_server(tmp_path, xmpp_server):
     ejabberd deletes those of whoever gets a message while nobody is attached, and only those: the gap is
     measured.
     """
-    gap, lost = asyncio.run(restarted_under_load(tmp_path, xmpp_server, phones("d", 6)))
+    gap, lost = asyncio.run(restarted_under_load(tmp_path, xmpp_server, phones("d", 6), stop_and_start))
     print(f"{xmpp_server.name}: {gap:.2f} s without a component, {lost} of 5 registrations lost")
     assert gap < 20
     if isinstance(xmpp_server, Prosody):
         assert lost == 0
 
 
-async def restarted_under_load(folder, xmpp_server, users):
-    """Seconds from the stop to the new component, and how many registrations went; the last has no load."""
+def test_a_server_that_takes_over_leaves_no_gap(tmp_path, xmpp_server):
+    """``--take-over``: no registration is lost, on ejabberd neither, which lets two be attached."""
+    took, lost = asyncio.run(
+        restarted_under_load(tmp_path, xmpp_server, phones("f", 6), ServerProcess.replace)
+    )
+    print(f"{xmpp_server.name}: taken over within {took:.2f} s, {lost} of 5 registrations lost")
+    assert lost == 0
+
+
+def stop_and_start(server):
+    server.stop()
+    server.start()
+
+
+async def restarted_under_load(folder, xmpp_server, users, restart):
+    """Seconds that it took, and how many registrations went; the last user has no load."""
     spared = users[-1]
     with StandIn(folder) as push_service, app_server(folder, xmpp_server, push_service) as server:
         await asyncio.to_thread(wait_for, "the component is attached", lambda: attachments(server))
@@ -242,9 +249,9 @@ async def restarted_under_load(folder, xmpp_server, users):
         working = asyncio.ensure_future(load())
         await requests(push_service, 10)
         begin = time.monotonic()
-        await asyncio.to_thread(server.stop)
-        await asyncio.to_thread(start, server)
-        gap = time.monotonic() - begin
+        await asyncio.to_thread(restart, server)
+        await asyncio.to_thread(wait_for, "the new one is attached", lambda: attachments(server) == 2)
+        took = time.monotonic() - begin
         stop.set()
         await working
         before = len(push_service.requests())
@@ -254,7 +261,7 @@ async def restarted_under_load(folder, xmpp_server, users):
         await asyncio.to_thread(
             wait_for, "the spared one's push", lambda: f"token-{spared}" in tokens(push_service)[before:]
         )
-        return gap, len(users) - len(set(tokens(push_service)[before:]))
+        return took, len(users) - len(set(tokens(push_service)[before:]))
 
 
 def test_the_server_is_gone_and_comes_back(tmp_path, xmpp_server):

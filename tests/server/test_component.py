@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from xmpppush.config.sections import ComponentSection
 from xmpppush.errors import DeviceUnregistered, Forbidden, StorageError
-from xmpppush.server.component import MAX_UNANSWERED, ComponentLink
+from xmpppush.server.component import MAX_UNANSWERED, ComponentLink, EarlyAttachment
 from xmpppush.server.parser import stanza_of
 from xmpppush.server.router import Router
 from xmpppush.xep.namespaces import COMPONENT, STREAM_ERRORS, STREAMS
@@ -405,3 +405,44 @@ def test_a_stop_while_nothing_is_there(server):
     server.clock.advance(0)
     assert server.link.stopService() is None
     assert server.clock.getDelayedCalls() == []
+
+
+@pytest.fixture
+def early():
+    """A connection that was made before there is a link, and a server for a link to come."""
+    endpoint, clock = Endpoint(), Clock()
+    section = ComponentSection("", JID, "tcp:127.0.0.1:1", "s3cret")
+    attachment = EarlyAttachment(section, clock, endpoint)
+    server = Server(early=attachment)
+    server.endpoint = endpoint
+    server.attaching = attachment.attach()
+    return server
+
+
+def test_an_early_connection_is_taken_over(early):
+    """It is attached and not read until there is a link; nothing of what came meanwhile is lost."""
+    early.says(HEADER)
+    early.sees()
+    early.says(b"<handshake/><iq type='get' id='d' from='chat.test' to='push.chat.test'><q xmlns='a'/></iq>")
+    assert early.attaching.result is True
+    assert early.stream.transport.producerState == "paused"
+    early.link.startService()
+    assert early.link.trouble is None
+    assert early.stream.transport.producerState == "producing"
+    assert [stanza["id"] for stanza in early.host.stanzas] == ["d"]
+    early.says(A_PUBLISH)
+    assert "type='result'" in early.sees()
+    assert early.endpoint.tries == 1
+
+
+def test_where_only_one_may_be_attached_the_link_makes_its_own(early):
+    """Prosody refuses the second connection with a conflict."""
+    early.says(HEADER)
+    early.says(f"<stream:error><conflict xmlns='{STREAM_ERRORS}'/></stream:error></stream:stream>")
+    early.hangs_up()
+    assert early.attaching.result is False
+    early.link._endpoint = early.endpoint
+    early.link.startService()
+    assert early.endpoint.tries == 2
+    early.accepts()
+    assert early.link.trouble is None

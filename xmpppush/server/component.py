@@ -47,6 +47,7 @@ MAX_HELD = 64 * 1024  # bytes of a publish that is not whole yet
 READ_SIZE = 16 * 1024
 
 LOGIN_TIMEOUT = 20.0  # seconds from the first octet to the server's last word on the handshake
+EARLY_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 3.0  # seconds that a stop waits for the server to close its side
 ANSWER_TIMEOUT = 5.0  # seconds that a stop waits for publishes to be on disk
 
@@ -94,6 +95,7 @@ class ComponentStream(XMPPStream):
     Attributes:
         attached: The server took the handshake.
         leaving: Our closing tag is sent, theirs has not come yet: what they sent before it is still taken.
+        link: What it is for.
         reason: Why it ended, as far as it is known; the name of a condition where the server gave one.
     """
 
@@ -105,8 +107,8 @@ class ComponentStream(XMPPStream):
     _held = b""
     _login_timer: Any = None
 
-    def __init__(self, link: "ComponentLink", clock: Any) -> None:
-        self._link = link
+    def __init__(self, link: "ComponentLink | EarlyAttachment", clock: Any) -> None:
+        self.link: Any = link
         super().__init__((link.jid,), clock, bytes)  # no ids of ours to make
 
     # The beginning.
@@ -120,7 +122,7 @@ class ComponentStream(XMPPStream):
         self._header_sent = True
         self.send_xml(
             f"<?xml version='1.0'?><stream:stream xmlns='{COMPONENT}' xmlns:stream='{STREAMS}'"
-            f" to={quoteattr(self._link.jid)}>"
+            f" to={quoteattr(self.link.jid)}>"
         )
 
     def _too_slow(self) -> None:
@@ -135,7 +137,7 @@ class ComponentStream(XMPPStream):
     def _header(self, header: Element) -> None:
         if header.uri != STREAMS or header.name != "stream" or header.defaultUri != COMPONENT:
             raise StreamFault("invalid-namespace")
-        proof = (header.getAttribute("id", "") + self._link.secret).encode()
+        proof = (header.getAttribute("id", "") + self.link.secret).encode()
         # XEP-0114 section 3 knows no other: SHA-1 of the stream's id and the secret, in hex.
         self.send_xml(f"<handshake>{hashlib.sha1(proof).hexdigest()}</handshake>")  # noqa: S324
 
@@ -143,16 +145,16 @@ class ComponentStream(XMPPStream):
         if element.uri == STREAMS and element.name == "error":
             self.reason = condition_in(element)
         elif self.attached:
-            self._link.stanza(element)
+            self.link.stanza(element)
         elif element.name == "handshake" and element.uri is None:
             stop_timer(self._login_timer)
             self.attached = True
-            self._link.is_attached(self)
+            self.link.is_attached(self)
 
     def _too_much(self, stanza: Element | None) -> None:
         """Something of a user's that is too large or deep: they are told, and all others go on."""
-        if self.attached and stanza is not None:
-            self._link.answer(
+        if self.attached and stanza is not None and isinstance(self.link, ComponentLink):
+            self.link.answer(
                 stanza, StanzaError("policy-violation", "modify", text="the stanza is too large")
             )
 
@@ -167,7 +169,7 @@ class ComponentStream(XMPPStream):
         except StreamFault as fault:
             self.refuse(fault)
             return
-        self._link.segment(self)
+        self.link.segment(self)
 
     def _read(self, data: bytes) -> None:
         self._held = b""
@@ -178,7 +180,7 @@ class ComponentStream(XMPPStream):
                 request = publish_at(data, position)
                 if request is not None:
                     position = request.end
-                    self._link.publish(request)
+                    self.link.publish(request)
                     continue
                 if is_unfinished_iq(data, position) and size - position < MAX_HELD:
                     self._held = data[position:]
@@ -228,7 +230,60 @@ class ComponentStream(XMPPStream):
         self.reason = self.reason or f"connection lost: {in_words(reason)}"
         super().connectionLost(reason)
         stop_timer(self._close_timer)
-        self._link.is_gone(self)
+        self.link.is_gone(self)
+
+
+class EarlyAttachment:
+    """
+    A component's connection from before there is anything behind it: taken, and not read.
+
+    A server that lets two connect by one name (ejabberd) spreads what it has between them: while this one
+    exists the other may go, and what is meant for it waits in the connection.
+    """
+
+    def __init__(self, section: ComponentSection, reactor: Any, endpoint: Any = None) -> None:
+        self.jid = section.jid
+        self.secret = section.secret
+        self.stream: ComponentStream | None = None
+        self._early: list[Element] = []
+        self._clock = reactor
+        self._endpoint = endpoint or clientFromString(reactor, section.endpoint)
+        self._over: Deferred[bool] = Deferred()
+
+    def attach(self, timeout: float = EARLY_TIMEOUT) -> "Deferred[bool]":
+        """Fires with whether it worked: it does not where the server takes one connection only."""
+        factory = Factory.forProtocol(partial(ComponentStream, self, self._clock))
+        factory.noisy = False
+        connecting = self._endpoint.connect(factory)
+        connecting.addTimeout(timeout, self._clock).addErrback(lambda _: self._settle(False))
+        return self._over
+
+    def _settle(self, attached: bool) -> None:
+        if not self._over.called:
+            self._over.callback(attached)
+
+    def is_attached(self, stream: ComponentStream) -> None:
+        self.stream = stream
+        stream.pause(BACKLOG)
+        self._settle(True)
+
+    def is_gone(self, stream: ComponentStream) -> None:
+        self.stream = None
+        self._settle(False)
+
+    def stanza(self, stanza: Element) -> None:
+        self._early.append(stanza)  # of the same segment as the end of the log-in
+
+    def hand_over(self, link: "ComponentLink") -> bool:
+        """The link is there; False where it has to make a connection of its own."""
+        stream, self.stream = self.stream, None
+        if stream is None or stream.closed:
+            return False
+        link.adopt(stream)
+        for stanza in self._early:
+            link.stanza(stanza)
+        stream.resume(BACKLOG)
+        return True
 
 
 class ComponentLink(Service):
@@ -253,12 +308,14 @@ class ComponentLink(Service):
         random: Random,
         backlog: Callable[[], "Deferred[Any] | None"] | None = None,
         endpoint: Any = None,
+        early: EarlyAttachment | None = None,
     ) -> None:
         """
         Args:
             pubsub: One of its hosts is the component.
             backlog: As `C2SFactory`'s.
             endpoint: Used instead of the section's.
+            early: A connection to begin with.
         """
         self.section = f"component:{section.name}" if section.name else "component"
         self.setName(f"component {section.jid}")
@@ -272,6 +329,7 @@ class ComponentLink(Service):
         self._clock = reactor
         self._backlog = backlog
         self._endpoint = endpoint or clientFromString(reactor, section.endpoint)
+        self._early = early
         self._backoff = Backoff(random)
         # Ids of items that came without one: unique, and of no use to anybody.
         self._item_prefix, self._item_numbers = f"{random.getrandbits(64):016x}-", count(1)
@@ -291,8 +349,14 @@ class ComponentLink(Service):
     def startService(self) -> None:
         super().startService()
         self._stopped = None
-        if self.stream is None and self._connecting is None:
+        early, self._early = self._early, None
+        if early is None or not early.hand_over(self):
             self._connect()
+
+    def adopt(self, stream: ComponentStream) -> None:
+        """Go on with a stream that is attached already."""
+        stream.link = self
+        self.is_attached(stream)
 
     def _connect(self) -> None:
         self._retry = None
