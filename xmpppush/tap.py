@@ -173,6 +173,7 @@ class Application(MultiService):
         self._traffic = Traffic()
         self._pools: dict[str, HTTPPool] = {}
         self.components: list[ComponentLink] = []
+        self._app_server: PubSub | None = None
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -231,7 +232,9 @@ class Application(MultiService):
         return bridge
 
     def _unregistered(self, delivery: Any) -> Any:
-        return self.push.unregistered(delivery) if self.push is not None else None
+        if delivery.account:
+            return self.push.unregistered(delivery) if self.push is not None else None
+        return self._app_server.unregistered(delivery) if self._app_server is not None else None
 
     def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
         section = self.config.mod_pubsub
@@ -245,6 +248,7 @@ class Application(MultiService):
             bridge,
             self._reactor,
         )
+        self._app_server = pubsub
         for component in pubsub_components(pubsub, router):
             self._add(component)
         return pubsub

@@ -6,9 +6,12 @@ it is followed to the push service.
 """
 
 import asyncio
+import json
 import re
 import time
 from contextlib import suppress
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -142,12 +145,14 @@ def test_a_message_for_an_absent_phone_is_a_post(tmp_path, xmpp_server):
             wait_for("the component is attached", lambda: attachments(server))
             asyncio.run(scenario(push_service))
             log = server.log.read_text()
+            trace = server.command("push", "trace", COMPONENT)
         (request,) = push_service.requests()
     assert request["path"] == "/v3/notification/token-a0"
     assert request["json"]["service"] == "fcm"
     text = {"prosody": "New Message!", "ejabberd": "New message"}[xmpp_server.name]
     assert request["json"]["alert"]["body"] == text
-    assert "token-a0" not in log
+    assert "token-a0" not in log + trace
+    assert "delivered" in trace
 
 
 def test_a_device_that_is_gone_is_forgotten_by_the_server(tmp_path, xmpp_server):
@@ -265,25 +270,42 @@ async def restarted_under_load(folder, xmpp_server, users, restart):
 
 
 def test_the_server_is_gone_and_comes_back(tmp_path, xmpp_server):
-    """One line when it goes, one when it is back; pushes go on by themselves."""
-    with StandIn(tmp_path) as push_service, app_server(tmp_path, xmpp_server, push_service) as server:
-        wait_for("the component is attached", lambda: attachments(server))
-        asyncio.run(enabled_and_gone(xmpp_server, "e0"))
-        xmpp_server.stop()
-        time.sleep(1)
-        xmpp_server.start()
-        wait_for("the component is attached again", lambda: attachments(server) == 2, 30)
+    """One line when it goes, one when it is back; pushes go on by themselves, and /health knows."""
+    with StandIn(tmp_path) as push_service:
+        server = app_server(tmp_path, xmpp_server, push_service)
+        with server.config.open("a") as config:
+            config.write("[listen:http]\nendpoint = tcp:0:interface=127.0.0.1\ntls = none\n")
+        with server:
+            wait_for("the component is attached", lambda: attachments(server))
+            asyncio.run(enabled_and_gone(xmpp_server, "e0"))
+            assert health(server) == []
+            xmpp_server.stop()
+            wait_for("it is noticed", lambda: health(server) == [f"component {COMPONENT}"])
+            time.sleep(1)
+            xmpp_server.start()
+            wait_for("the component is attached again", lambda: attachments(server) == 2, 30)
 
-        async def scenario():
-            async with Juliet(xmpp_server) as juliet:
-                await juliet.writes("e0")
-            await requests(push_service, 1)
+            async def scenario():
+                async with Juliet(xmpp_server) as juliet:
+                    await juliet.writes("e0")
+                await requests(push_service, 1)
 
-        asyncio.run(scenario())
-        lines = [line for line in server.log.read_text().splitlines() if "[component]" in line]
+            asyncio.run(scenario())
+            assert health(server) == []
+            lines = [line for line in server.log.read_text().splitlines() if "[component]" in line]
     assert len(lines) == 3
     assert "not attached as pubsub.example.org" in lines[1]
     assert re.search(r"again, after [0-9.]+ s", lines[2])
+
+
+def health(server):
+    """What fails."""
+    host, port = server.address("listen:http")
+    try:
+        with urlopen(f"http://{host}:{port}/health", timeout=10) as answer:
+            return json.load(answer)["failing"]
+    except HTTPError as error:
+        return json.load(error)["failing"]
 
 
 @pytest.mark.parametrize(

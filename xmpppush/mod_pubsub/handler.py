@@ -38,7 +38,7 @@ from xmpppush.model import Publish
 from xmpppush.xep import pubsub as xep0060
 from xmpppush.xep.conditions import to_stanza_error
 from xmpppush.xep.namespaces import DISCO_INFO, DISCO_ITEMS, PUBSUB, PUSH
-from xmpppush.xep.push import parse_notification
+from xmpppush.xep.push import parse_notification, revocation
 
 
 class Request(PubSubRequest):
@@ -231,6 +231,7 @@ def handlers(pubsub: PubSub) -> list[XMPPHandler]:
 
 def pubsub_components(pubsub: PubSub, router: IRouter) -> list[IService]:
     """A component for each of its hosts, each to be given a parent service."""
+    pubsub.on_gone = lambda node: router.route(revocation(node.host, node.name, node.owner))
     components: list[IService] = []
     for host in sorted(pubsub.hosts):
         component = InternalComponent(router, host)

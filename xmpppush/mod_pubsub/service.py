@@ -46,7 +46,10 @@ class PubSub:
     Attributes:
         hosts: Its domains.
         types: The node types it offers, by name, the default first.
+        on_gone: Told of a node whose device is gone where the publisher has its answer already.
     """
+
+    on_gone: Callable[[Node], object] | None = None
 
     def __init__(
         self,
@@ -165,6 +168,15 @@ class PubSub:
         """Answer all who wait for a first try: we stop, and what they published is on disk."""
         while self._unanswered:
             self._answer_oldest()
+
+    def unregistered(self, delivery: Delivery) -> None:
+        """The device of what another server published is gone: that is the answer, or is told `on_gone`."""
+        if delivery.id not in self._unanswered and delivery.pubsub in self.hosts:
+            self._node(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
+
+    def _told_gone(self, node: Node | None) -> None:
+        if node is not None and self.on_gone is not None:
+            self.on_gone(node)
 
     def item_id(self) -> str:
         """An id for an item that came without one."""

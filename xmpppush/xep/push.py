@@ -151,6 +151,22 @@ def publish_iq(publish: Publish, id: str) -> Element:
     return iq
 
 
+def revocation(pubsub: str, node: str, account: str) -> Element:
+    """
+    What an app server tells whose device is gone (section 8); `revoked_nodes` reads it.
+
+    A headline, which nobody stores: were it kept for the absent user, Prosody would push about it, to the
+    device that is gone.
+    """
+    message = Element((None, "message"))
+    message["from"], message["to"], message["type"] = pubsub, account, "headline"
+    place = message.addElement((PUBSUB, "pubsub"))
+    place["node"] = node
+    affiliation = place.addElement("affiliation")
+    affiliation["jid"], affiliation["affiliation"] = account, "none"
+    return message
+
+
 def _children(element: Element, name: str) -> list[Element]:
     return [child for child in element.elements() if child.uri == PUBSUB and child.name == name]
 
