@@ -548,11 +548,17 @@ def bare_account(text: str) -> str:
 @click.option("--last", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many stories.")
 @click.pass_context
 def push_trace(context: click.Context, jid: str | None, trace: str | None, last: int) -> None:
-    """Explain why pushes to JID did or did not arrive; the newest at the end."""
+    """
+    Explain why pushes to JID did or did not arrive; the newest at the end.
+
+    Of what other servers published the JID is that of the pubsub host.
+    """
     if (jid is None) == (trace is None):
         raise click.UsageError("one of JID and --id, please")
     config = read_config(context)
-    account = None if jid is None else bare_account(jid)
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
+    is_host = jid is not None and jid.lower() in hosts
+    account = None if jid is None else bare_jid(jid) if is_host else bare_account(jid)
     # Of the uneventful ones many make one.
     answer = ask(config, "push.trace", account=account, id=trace, stories=last * 20)
     if not answer["keep"]:
@@ -563,7 +569,10 @@ def push_trace(context: click.Context, jid: str | None, trace: str | None, last:
     for story in stories[-last:]:
         for line in told(story):
             click.echo(printable(line))
-    if account is not None and not answer["registrations"]:
+    if is_host:
+        if not stories:
+            click.echo(f"nothing is noted about {account}: no other server published there")
+    elif account is not None and not answer["registrations"]:
         click.echo(f"{account} has no push registration: its messages push nothing")
     elif not stories:
         count = answer["registrations"]
