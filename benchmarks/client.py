@@ -18,7 +18,7 @@ _ENABLE = (
     "<enable xmlns='urn:xmpp:push:0' jid='pubsub.{domain}' node='{node}'>"
     "<x xmlns='jabber:x:data' type='submit'>"
     "<field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>"
-    "<field var='service'><value>fcm</value></field>"
+    "<field var='service'><value>{service}</value></field>"
     "<field var='device_id'><value>{token}</value></field>"
     "<field var='mode'><value>prod</value></field>"
     "<field var='click_action'><value>open.chat</value></field></x></enable>"
@@ -53,10 +53,10 @@ class Client:
         await client.ask("set", _BIND)
         return client
 
-    async def enable_push(self, node: str, token: str) -> None:
+    async def enable_push(self, node: str, token: str, service: str = "fcm") -> None:
         """Create the node and enable it, as the tutorial's phone does."""
         await self.ask("set", _CREATE.format(node=node), to=f"pubsub.{DOMAIN}")
-        await self.ask("set", _ENABLE.format(domain=DOMAIN, node=node, token=token))
+        await self.ask("set", _ENABLE.format(domain=DOMAIN, node=node, token=token, service=service))
 
     async def ask(self, kind: str, payload: str, to: str = "") -> bytes:
         """The answer to an iq; `RefusedByServer` for an error."""

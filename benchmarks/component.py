@@ -9,14 +9,13 @@ import asyncio
 import os
 import re
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import evolve
-
 from benchmarks import instructions
 from benchmarks.client import Client
-from benchmarks.instructions import LOAD, Counting
+from benchmarks.instructions import Counting
 from benchmarks.pipeline import Load, Pipeline, Result, Setup, token_of
 from benchmarks.server import ServerFailed, ServerProcess
 from benchmarks.sink import listen
@@ -125,7 +124,7 @@ class ComponentPipeline(Pipeline):
     style = "prosody"
 
     def stanza(self, number: int) -> bytes:
-        user = number % self._load.users
+        user = self._recipient(number)
         return STYLES[self.style].format(number=number, user=user, token=token_of(user)).encode()
 
 
@@ -133,9 +132,9 @@ class CountingComponent(Counting, ComponentPipeline):
     """See `Counting`."""
 
 
-def count(messages: int) -> float:
+def count(messages: int, users: int, registrations: int) -> float:
     """As `benchmarks.instructions.count`."""
-    return instructions.count(messages, serve, CountingComponent, evolve(LOAD, senders=1))
+    return instructions.count(messages, users, registrations, serve, CountingComponent, 1)
 
 
 def measure(load: Load, setup: Setup, style: str) -> Result:
@@ -176,7 +175,9 @@ async def serve(
     }
     server = ServerProcess(folder, settings, {"XMPPPUSH_HTTP_AGENT": setup.agent}, COMPONENT_INI)
     yardstick = yardstick_on(core)
+    begin = time.perf_counter()
     server.start(core, setup.profile, under)
+    start, rss = time.perf_counter() - begin, server.usage().rss
     watcher: asyncio.Task[None] | None = None
     try:
         component = await asyncio.wait_for(attached.get(), 60)
@@ -195,4 +196,4 @@ async def serve(
         server.stop()
         sink.close()
     yardstick = (yardstick + yardstick_on(core)) / 2
-    return Result(tuple(runs), server.rows("deliveries"), 0, yardstick, server.log_tail())
+    return Result(tuple(runs), server.rows("deliveries"), 0, start, rss, yardstick, server.log_tail())

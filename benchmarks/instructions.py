@@ -43,14 +43,18 @@ class Counting(Pipeline):
 
 def count(
     messages: int,
+    users: int = LOAD.users,
+    registrations: int = 0,
     serve: Callable[..., Awaitable[Result]] = serve,
     pipeline: type[Counting] = Counting,
-    load: Load = LOAD,
+    senders: int = LOAD.senders,
 ) -> float:
     """
     Instructions for a push, all threads.
 
     Args:
+        users, registrations: As in `Load`. With at least twice as many users as messages every push that is
+            counted is the first one to its account, which no cache knows.
         serve: As `benchmarks.pipeline.serve`, of the pipeline.
 
     Raises:
@@ -61,7 +65,7 @@ def count(
     with tempfile.TemporaryDirectory(prefix="xmpppush-benchmark-") as folder:
         out = Path(folder) / "callgrind"
         command = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}")
-        load = evolve(load, messages=messages)
+        load = evolve(LOAD, messages=messages, users=users, registrations=registrations, senders=senders)
         result = asyncio.run(measured(serve(load, Setup(), Path(folder), None, command, pipeline)))
         if not result.is_clean:
             raise ServerFailed(f"not every push arrived\n{result.log}")

@@ -7,16 +7,30 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from random import Random
 from statistics import median
 
 from attrs import asdict, frozen
 
+from benchmarks.apns_sink import listen_apns, write_credentials
 from benchmarks.client import DOMAIN, Client, chat_message
 from benchmarks.server import ServerProcess, Usage
 from benchmarks.sink import listen, text_of
 from benchmarks.tally import Tally, percentile
 from benchmarks.yardstick import yardstick_on
 
+EMBEDDED_INI = """
+[mongoosepush]
+endpoint = tcp:0:interface=127.0.0.1
+
+[mongoosepush:apns:prod]
+key_id = ABC123DEFG
+team_id = DEF123GHIJ
+p8_file = token.p8
+default_topic = com.example.app
+endpoint = 127.0.0.1:{apns_port}
+ca_file = apns-ca.pem
+"""
 CHUNK = 16384  # bytes a sender writes at once where no window or rate says less
 
 
@@ -28,6 +42,8 @@ class Load:
     Attributes:
         messages: In each run.
         users: Absent accounts, each with one registration; they get the messages in turn.
+        registrations: Accounts with a registration in the store before the server starts, ``users`` of them
+            at random get messages; 0: the users alone, who log in and enable push themselves.
         senders: Connections that write them, in turn.
         in_flight: Messages whose push has not arrived yet, at the most; 0: as TCP lets.
         rate: Messages a second; 0: no pacing.
@@ -37,11 +53,18 @@ class Load:
 
     messages: int = 20_000
     users: int = 500
+    registrations: int = 0
     senders: int = 20
     in_flight: int = 0
     rate: float = 0.0
     runs: int = 3
     patience: float = 30.0
+
+    def recipients(self) -> Sequence[int]:
+        """Numbers of the accounts that get messages, in their order."""
+        if not self.registrations:
+            return range(self.users)
+        return Random(1).sample(range(self.registrations), self.users)
 
 
 @frozen
@@ -53,6 +76,7 @@ class Setup:
         agent: ``fast`` or ``stock``: XMPPPUSH_HTTP_AGENT.
         connections: ``max_http_connections``.
         delay: Seconds that the push service takes to answer.
+        embedded: Through the push service of the same process to APNs over HTTP/2 and TLS.
         profile: Run the server under cProfile, which writes there; figures are then worth nothing.
     """
 
@@ -62,6 +86,7 @@ class Setup:
     log_level: str = "info"
     delay: float = 0.0
     profile: Path | None = None
+    embedded: bool = False
 
 
 @frozen
@@ -101,6 +126,8 @@ class Result:
 
     Attributes:
         queued, offline: Rows in the database after the server has stopped.
+        start: Seconds from starting the process until its port was open.
+        rss_at_start: Bytes, then.
         yardstick: See `benchmarks.yardstick`, of this machine at this time.
         log: The last lines of the server's log.
     """
@@ -108,6 +135,8 @@ class Result:
     runs: tuple[Run, ...]
     queued: int
     offline: int
+    start: float
+    rss_at_start: int
     yardstick: float
     log: str
 
@@ -127,9 +156,11 @@ class Result:
 class Pipeline:
     """Sends what ``load`` says and listens for what comes out at the other end."""
 
-    def __init__(self, load: Load, server: ServerProcess, delay: float = 0.0) -> None:
+    def __init__(self, load: Load, server: ServerProcess, delay: float = 0.0, service: str = "fcm") -> None:
         self._load = load
+        self._recipients = load.recipients()
         self._delay = delay
+        self._service = service
         self._server = server
         self._tally = Tally(0, 0)
         self._room = asyncio.Semaphore(load.in_flight) if load.in_flight else None
@@ -138,9 +169,12 @@ class Pipeline:
         """The sink's listener: counts a push for its message if it is for the right device."""
         now = time.perf_counter()
         number = number_in(text_of(request))
-        right = device == token_of(number % self._load.users)
+        right = device == token_of(self._recipient(number))
         if self._tally.arrived(number if right else -1, now) and self._room is not None:
             self._room.release()
+
+    def _recipient(self, number: int) -> int:
+        return self._recipients[number % len(self._recipients)]
 
     async def prepare(self) -> None:
         """Every user logs in, creates a node, enables push and leaves."""
@@ -149,14 +183,14 @@ class Pipeline:
         async def some() -> None:
             for user in waiting:
                 client = await Client.login("127.0.0.1", self._server.port, f"user{user}")
-                await client.enable_push(f"node-{user}", token_of(user))
+                await client.enable_push(f"node-{user}", token_of(user), self._service)
                 await client.close()
 
         await asyncio.gather(*(some() for _ in range(10)))
 
     def stanza(self, number: int) -> bytes:
         """What makes this push."""
-        return chat_message(number, f"user{number % self._load.users}@{DOMAIN}")
+        return chat_message(number, f"user{self._recipient(number)}@{DOMAIN}")
 
     async def run(self, senders: Sequence[Client], first: int) -> Run:
         """One run, of messages numbered from ``first``."""
@@ -273,9 +307,15 @@ async def serve(
         assert running is not None
         running.on_request(device, request)
 
-    sink = await listen(listener, delay=setup.delay)
+    if setup.embedded:
+        write_credentials(folder)
+        sink = await listen_apns(listener, folder)
+    else:
+        sink = await listen(listener, delay=setup.delay)
+    port = sink.sockets[0].getsockname()[1]
     settings = {
-        "sink_port": sink.sockets[0].getsockname()[1],
+        "push_service": "embedded:" if setup.embedded else f"http://127.0.0.1:{port}",
+        "more": EMBEDDED_INI.format(apns_port=port) if setup.embedded else "",
         "api_version": setup.api_version,
         "connections": setup.connections,
         "log_level": setup.log_level,
@@ -284,11 +324,15 @@ async def serve(
     server = ServerProcess(folder, settings, {"XMPPPUSH_HTTP_AGENT": setup.agent})
     names = [f"sender{number}" for number in range(load.senders)]
     yardstick = yardstick_on(core)
-    server.add_users([*names, *(f"user{number}" for number in range(load.users))])
-    server.start(core, setup.profile, under)
+    if load.registrations:
+        server.populate(load.registrations)
+    server.add_users(names if load.registrations else [*names, *(f"user{n}" for n in range(load.users))])
+    start = await asyncio.to_thread(server.start, core, setup.profile, under)
     try:
-        running = pipeline(load, server, setup.delay)
-        await running.prepare()
+        rss_at_start = server.usage().rss
+        running = pipeline(load, server, setup.delay, "apns" if setup.embedded else "fcm")
+        if not load.registrations:
+            await running.prepare()
         async with logged_in(names, server.port) as senders:
             runs = [await running.run(senders, number * load.messages) for number in range(load.runs)]
     finally:
@@ -296,7 +340,7 @@ async def serve(
         sink.close()
     yardstick = (yardstick + yardstick_on(core)) / 2
     queued, offline = server.rows("deliveries"), server.rows("offline_messages")
-    return Result(tuple(runs), queued, offline, yardstick, server.log_tail())
+    return Result(tuple(runs), queued, offline, start, rss_at_start, yardstick, server.log_tail())
 
 
 @contextlib.asynccontextmanager

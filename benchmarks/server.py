@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks.client import DOMAIN, PASSWORD
+from benchmarks.population import populate
 
 TICK = os.sysconf("SC_CLK_TCK")
 SERVER_INI = """\
@@ -34,7 +35,7 @@ allow_plain_without_tls = yes
 [mod_pubsub]
 
 [http_connections:mongoose_push_http]
-server = http://127.0.0.1:{sink_port}
+server = {push_service}
 connections = {connections}
 
 [mod_push_service_mongoosepush]
@@ -42,6 +43,7 @@ pool_name = mongoose_push_http
 api_version = {api_version}
 max_http_connections = {connections}
 
+{more}
 [limits]
 c2s_stanzas_per_second = 0
 connections_per_address = 10000
@@ -70,7 +72,7 @@ class ServerFailed(Exception):
 
 
 class ServerProcess:
-    """``twistd -n xmpppush`` on a configuration of its own in ``folder``."""
+    """``twistd -n xmpppush`` on a configuration of its own in ``folder``: ``ini`` with the settings in it."""
 
     def __init__(
         self,
@@ -98,9 +100,13 @@ class ServerProcess:
         if done.returncode:
             raise ServerFailed((done.stdout + done.stderr).decode(errors="replace"))
 
-    def start(self, core: int | None, profile: Path | None = None, under: Sequence[str] = ()) -> None:
+    def populate(self, count: int) -> None:
+        """So many accounts with a registration, before the start; see `benchmarks.population`."""
+        populate(self._folder / "var", count)
+
+    def start(self, core: int | None, profile: Path | None = None, under: Sequence[str] = ()) -> float:
         """
-        Start it and wait for its port.
+        Start it and wait for its port; returns how many seconds that took.
 
         Args:
             core: The only one it may use.
@@ -110,7 +116,7 @@ class ServerProcess:
         command = [*under, sys.executable, str(script("twistd")), "-n", "--pidfile=", "--no_save"]
         if profile is not None:
             command += [f"--profile={profile}", "--profiler=cprofile", "--savestats"]
-        ours = os.sched_getaffinity(0)
+        ours, began = os.sched_getaffinity(0), time.monotonic()
         with self._log.open("wb") as log:
             if core is not None:
                 os.sched_setaffinity(0, {core})  # inherited
@@ -125,6 +131,7 @@ class ServerProcess:
             finally:
                 os.sched_setaffinity(0, ours)
         self._wait_for_port(time.monotonic() + (300 if under else 30))
+        return time.monotonic() - began
 
     def _wait_for_port(self, deadline: float) -> None:
         while True:

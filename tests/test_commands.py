@@ -1,5 +1,6 @@
 """The xmpppush command, on a real database and towards a real control socket."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from xmpppush.commands import (
 )
 from xmpppush.config.reader import load
 from xmpppush.control import ControlServer, claim
-from xmpppush.model import TraceLimits, TraceNote
+from xmpppush.model import Account, TraceLimits, TraceNote
 from xmpppush.storage import open_inline
 from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_registration
@@ -100,6 +101,23 @@ def test_check_config_names_every_problem(run, ini):
     assert "domain:" in errors
     assert "data_dirr:" in errors
     assert "Traceback" not in errors
+
+
+def test_check_config_reads_credentials(run, ini):
+    """What a start would find wrong with them, a line for each."""
+    (ini.parent / "account.json").write_text("{}")
+    (ini.parent / "keys").write_text("one s3cret\n")
+    pools = "[mongoosepush:fcm:a]\nappfile = account.json\n"
+    ini.write_text(f"[mongoosepush]\n{pools}")
+    status, output, errors = run("check-config")
+    assert (status, output) == (1, "")
+    assert errors.startswith("[mongoosepush:fcm:a] appfile: ")
+    assert len(errors.splitlines()) == 1
+    ini.write_text("[mongoosepush]\napi_keys = keys\n")
+    status, _, errors = run("check-config")
+    assert status == 1
+    assert "line 1: a key has 16 letters" in errors
+    assert "s3cret" not in errors
 
 
 def test_a_missing_configuration_is_one_line(run, ini):
@@ -402,11 +420,18 @@ def test_pushes_are_explained(run, config):
     assert run("push", "trace", "--id", "t1")[1].startswith("1970-01-01 00:16:40.000 UTC  message from bob@")
 
 
+def add_account(config, jid="alice@localhost"):
+    storage = open_inline(config.storage, config.server.data_dir)
+    storage.accounts.add([Account(jid, {})])
+    storage.close()
+
+
 def test_nothing_to_explain_is_explained(run, config):
     """No registration, or no message."""
+    add_account(config)
     assert run("push", "trace", "alice@localhost")[:2] == (
         0,
-        "alice@localhost has no push registration: its messages push nothing\n",
+        "alice@localhost has no push registration: its messages push nothing until its client enables push\n",
     )
     register(config)
     assert run("push", "trace", "alice@localhost")[:2] == (
@@ -418,9 +443,97 @@ def test_nothing_to_explain_is_explained(run, config):
     )
 
 
-def test_a_trace_that_is_off_says_so(run, ini):
+@pytest.mark.parametrize(
+    ("jid", "error"),
+    [
+        (
+            "alise@localhost",
+            "alise@localhost: there is no such account; 'xmpppush user list' shows those there are",
+        ),
+        (
+            "alice@localhots",
+            "alice@localhots: localhots is not served here; [server] domains has: localhost, example.org",
+        ),
+        ("alice", "alice: not an account, such as alice@localhost"),
+        ("alice@localhost/phone", "alice@localhost/phone: a JID without resource, please"),
+    ],
+)
+def test_a_mistyped_jid_is_told_from_one_without_push(run, jid, error):
+    """Else one would look for a fault of the client's."""
+    assert run("push", "trace", jid) == (1, "", f"{error}\n")
+
+
+def test_an_account_of_a_domain_of_old_keeps_its_stories(run, config):
+    """What is noted is told, whatever is served now."""
+    noted(config, *(note._replace(account="alice@old.example") for note in a_story()))
+    assert "delivered" in run("push", "trace", "alice@old.example")[1]
+
+
+def test_pushes_of_foreign_servers_are_explained_under_the_pubsub_host(run, config, ini):
+    """As the manual says."""
+    assert run("push", "trace", "pubsub.localhost")[0] == 1
+    ini.write_text(f"{ini.read_text()}[mod_pubsub]\n")
+    assert run("push", "trace", "pubsub.localhost")[:2] == (0, "nothing is noted about pubsub.localhost\n")
+    noted(config, *(note._replace(account="pubsub.localhost") for note in a_story()))
+    assert "delivered" in run("push", "trace", "pubsub.localhost")[1]
+
+
+def test_an_id_may_have_its_brackets(run, config):
+    """As it was copied."""
+    noted(config, *a_story())
+    assert run("push", "trace", "--id", "[t1]") == run("push", "trace", "--id", "t1")
+
+
+def test_stories_for_programs(run, config):
+    """A line of JSON each, with the same words; nothing else is on standard output."""
+    add_account(config)
+    register(config)
+    noted(config, *a_story(), *a_story("t2", at=2000.0))
+    status, output, _ = run("push", "trace", "alice@localhost", "--json")
+    stories = [json.loads(line) for line in output.splitlines()]
+    assert (status, [story["id"] for story in stories]) == (0, ["t1", "t2"])
+    assert stories[0] == {
+        "id": "t1",
+        "account": "alice@localhost",
+        "about": "message from bob@localhost",
+        "answer": "pushed to 1 device",
+        "alike": 0,
+        "notes": [
+            {
+                "at": 1000.0,
+                "stage": "mod_push",
+                "node": "n1",
+                "decision": "accepted",
+                "reason": "no-session",
+                "told": "accepted for a push: nobody of this account is connected",
+                "fields": {"sender": "bob@localhost"},
+            },
+            {
+                "at": 1001.0,
+                "stage": "push service",
+                "node": "n1",
+                "decision": "delivered",
+                "reason": "HTTP 200",
+                "told": "delivered to the push service, try 1: HTTP 200",
+                "fields": {"attempt": 1},
+            },
+        ],
+    }
+    assert run("push", "trace", "--id", "t3", "--json")[:2] == (1, "")
+
+
+def test_what_waits_says_for_what(run, config):
+    """Without a server nothing goes out."""
+    noted(config, a_story()[0])
+    output = run("push", "trace", "--id", "t1")[1]
+    assert output.splitlines()[1] == "  on its way to 1 device"
+    assert output.endswith("what is on its way waits: no server is running\n")
+
+
+def test_a_trace_that_is_off_says_so(run, ini, config):
     """Else one would wait for notes."""
     ini.write_text(ini.read_text() + "[trace]\nmax_notes = 0\n")
+    add_account(config)
     assert run("push", "trace", "alice@localhost")[2] == "[trace] max_notes is 0: nothing is noted any more\n"
 
 
@@ -442,7 +555,9 @@ def test_what_the_operator_disables_is_noted(run, config):
     run("push", "disable", "alice@localhost")
     output = run("push", "trace", "alice@localhost")[1]
     assert "removed: the operator disabled it" in output
-    assert output.endswith("alice@localhost has no push registration: its messages push nothing\n")
+    assert output.splitlines()[-1].startswith(
+        "alice@localhost has no push registration: its messages push nothing"
+    )
 
 
 # The database.

@@ -34,6 +34,7 @@ TOOLS = (
     "xmpppush._wokkel",
     "xmpppush.cache",
     "xmpppush.certificates",
+    "xmpppush.clock",
     "xmpppush.http*",
     "xmpppush.listening",
     "xmpppush.logs",

@@ -195,8 +195,8 @@ class World:
         for node in nodes:
             self.storage.registrations.put(a_registration(node=node, resource=f"phone-{node}"), 20)
 
-    def message(self, xml=MESSAGE, sessions=()):
-        coroutine = self.publisher.deliveries_for(ALICE, stanza_of(xml), dict(sessions))
+    def message(self, xml=MESSAGE, sessions=(), pushed=()):
+        coroutine = self.publisher.deliveries_for(ALICE, stanza_of(xml), dict(sessions), pushed)
         return Deferred.fromCoroutine(coroutine).result
 
     def notes(self):
@@ -324,11 +324,20 @@ def test_what_could_not_be_stored_is_noted():
 
 
 def test_who_was_told_before_is_noted():
-    """A message that comes by again pushes once."""
+    """A message that is decided on again, for another device."""
     world = World()
     world.enable("n1")
-    world.publisher.dropped(world.message(), None)
-    assert world.notes()[1:] == [("n1", "filtered", "told-before")]
+    world.enable("n2")
+    world.message(pushed={("pubsub.localhost", "n1")})
+    assert world.notes() == [("n1", "filtered", "told-before"), ("n2", "accepted", "no-session")]
+
+
+def test_a_message_that_every_device_was_told_of_is_no_story():
+    """There was one before."""
+    world = World()
+    world.enable("n1")
+    assert world.message(pushed={("pubsub.localhost", "n1")}) == ()
+    assert world.notes() == []
 
 
 def test_a_disable_is_noted():

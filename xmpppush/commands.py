@@ -6,6 +6,7 @@ socket; else it works on the storage itself. What goes wrong is one line on stan
 status 1 (2: the command line itself was wrong), never a traceback.
 """
 
+import json
 import os
 import sys
 import time
@@ -28,7 +29,7 @@ from twisted.python.failure import Failure
 
 from xmpppush import __version__, control
 from xmpppush.config.reader import load
-from xmpppush.config.sections import Config
+from xmpppush.config.sections import Config, MongoosePushSection
 from xmpppush.config.topology import describe
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.interfaces import ITrace
@@ -39,7 +40,8 @@ from xmpppush.options import DEFAULT_CONFIG
 from xmpppush.server.sasl import derive_keys
 from xmpppush.storage import open_inline
 from xmpppush.storage.migrate import current, upgrade
-from xmpppush.stories import stories_of, told
+from xmpppush.stories import Story, as_values, is_under_way, stories_of, told
+from xmpppush.testing.emulate import emulate
 from xmpppush.trace import NO_TRACE, Trace
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class Offline:
     trace: ITrace
     push: None = None
     sandbox: None = None
+    trouble: str = "no server is running"
 
 
 def ask(config: Config, operation: str, patience: float = 5.0, **arguments: Any) -> Any:
@@ -376,8 +379,27 @@ def main(config: str) -> None:
 def check_config(context: click.Context) -> None:
     """Check the configuration and print what it makes of the server."""
     config = read_config(context)
+    if config.mongoosepush is not None:
+        check_credentials(config.mongoosepush)
     for line in (*describe(config), *config.notices):
         click.echo(line)
+
+
+def check_credentials(section: MongoosePushSection) -> None:
+    """
+    Read the push service's certificates, keys and accounts, as a start does; nothing is connected to.
+
+    Raises:
+        ConfigError: Some cannot be used.
+    """
+    from twisted.internet import reactor
+
+    from xmpppush.mongoosepush.api_keys import read_api_keys
+    from xmpppush.mongoosepush.pools import make_pools
+
+    make_pools(section, reactor)
+    if section.api_keys is not None:
+        read_api_keys(section.api_keys)
 
 
 @main.group()
@@ -546,19 +568,15 @@ def bare_account(text: str) -> str:
 @click.argument("jid", required=False)
 @click.option("--id", "trace", help="One story, by the id in brackets.")
 @click.option("--last", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many stories.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each story.")
 @click.pass_context
-def push_trace(context: click.Context, jid: str | None, trace: str | None, last: int) -> None:
-    """
-    Explain why pushes to JID did or did not arrive; the newest at the end.
-
-    Of what other servers published the JID is that of the pubsub host.
-    """
+def push_trace(context: click.Context, jid: str | None, trace: str | None, last: int, as_json: bool) -> None:
+    """Explain why pushes to JID did or did not arrive; the newest at the end."""
     if (jid is None) == (trace is None):
         raise click.UsageError("one of JID and --id, please")
     config = read_config(context)
-    hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
-    is_host = jid is not None and jid.lower() in hosts
-    account = None if jid is None else bare_jid(jid) if is_host else bare_account(jid)
+    account = None if jid is None else traced_jid(config, jid)
+    trace = trace.strip("[] ") if trace is not None else None
     # Of the uneventful ones many make one.
     answer = ask(config, "push.trace", account=account, id=trace, stories=last * 20)
     if not answer["keep"]:
@@ -567,19 +585,57 @@ def push_trace(context: click.Context, jid: str | None, trace: str | None, last:
     if trace is not None and not stories:
         raise CommandError(f"{printable(trace)}: no such id, or it is older than [trace] keep")
     for story in stories[-last:]:
-        for line in told(story):
-            click.echo(printable(line))
-    if is_host:
-        if not stories:
-            click.echo(f"nothing is noted about {account}: no other server published there")
-    elif account is not None and not answer["registrations"]:
-        click.echo(f"{account} has no push registration: its messages push nothing")
+        # ASCII, so nothing in it steers the terminal.
+        for line in (json.dumps(as_values(story)),) if as_json else map(printable, told(story)):
+            click.echo(line)
+    for line in remarks(config, account, answer, stories):
+        click.echo(printable(line), err=as_json)
+
+
+def traced_jid(config: Config, text: str) -> str:
+    """
+    Under what its pushes are noted: a bare JID or, of what foreign servers publish, our pubsub host.
+
+    Raises:
+        CommandError: It is neither.
+    """
+    bare = bare_jid(text)
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
+    if "@" in bare or bare in hosts:
+        return bare
+    raise CommandError(f"{printable(text)}: not an account, such as alice@{an_example(config)}")
+
+
+def remarks(
+    config: Config, account: str | None, answer: Mapping[str, Any], stories: Sequence[Story]
+) -> Iterator[str]:
+    """
+    What is to be said below the stories: why there are none, and what holds pushes up now.
+
+    Raises:
+        CommandError: Nobody can tell anything about this JID.
+    """
+    if account is not None and "@" in account:
+        count, domain = answer["registrations"], account.partition("@")[2]
+        if not count and not stories and not answer["exists"]:
+            if domain not in config.server.domains:
+                local_account(config, account)  # says what is served
+            raise CommandError(
+                f"{account}: there is no such account; 'xmpppush user list' shows those there are"
+            )
+        if not count:
+            yield (
+                f"{account} has no push registration: its messages push nothing until its client enables push"
+            )
+        elif not stories:
+            yield (
+                f"nothing is noted about {account}: no message met its"
+                f" {count} registration{'' if count == 1 else 's'}"
+            )
     elif not stories:
-        count = answer["registrations"]
-        click.echo(
-            f"nothing is noted about {account}: no message met its"
-            f" {count} registration{'' if count == 1 else 's'}"
-        )
+        yield f"nothing is noted about {account}"
+    if answer["trouble"] and any(is_under_way(story) for story in stories):
+        yield f"what is on its way waits: {answer['trouble']}"
 
 
 def bare_jid(text: str) -> str:
@@ -644,6 +700,9 @@ def demo(once: bool) -> None:
     from xmpppush.demo import run  # slixmpp and asyncio, for this one only
 
     raise SystemExit(run(once=once))
+
+
+main.add_command(emulate)
 
 
 if __name__ == "__main__":

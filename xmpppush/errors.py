@@ -138,7 +138,14 @@ class AppServerUnreachable(PushError):
 
 
 class DeliveryError(PushError):
-    """A notification did not get through."""
+    """
+    A notification did not get through.
+
+    Attributes:
+        provider_word: What the provider called it, one of the words it documents, or ``""``.
+    """
+
+    provider_word = ""
 
 
 class DeviceUnregistered(DeliveryError):

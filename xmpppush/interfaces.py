@@ -5,7 +5,7 @@ The types are in the signatures, the promises in the docstrings: what is raised,
 twice, what order means. Every ``Deferred`` of a store fires after the transaction is on disk.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -58,6 +58,9 @@ class IDatabase(Interface):
 
     def read(function: Callable[..., Any], *args: object) -> "Deferred[Any]":
         """Run ``function(cursor, *args)`` on what is committed; it only selects."""
+
+    def read_apart(function: Callable[..., Any], *args: object) -> "Deferred[Any]":
+        """As `read`, for what takes long: neither the reactor nor a write waits for it."""
 
     def on_rollback(callback: Callable[[], object]) -> None:
         """
@@ -572,25 +575,31 @@ class IPushDecider(Interface):
     )
 
     def deliveries_for(
-        account: str, stanza: Element, sessions: Mapping[str, ISession]
+        account: str,
+        stanza: Element,
+        sessions: Mapping[str, ISession],
+        pushed: Collection[tuple[str, str]] = (),
+        have: Collection[str] = (),
     ) -> "Coroutine[Deferred[Any], Any, tuple[Delivery, ...]]":
         """
         The notifications that this message calls for, not stored yet.
 
         Args:
             sessions: The account's connected resources.
+            pushed: Where it was decided on before: the pubsub JIDs and nodes of the registrations that were
+                told of it. They get no other push, and their devices miss no other message.
+            have: The resources that have the message by now, so that their devices need no push.
         """
 
     def enqueue(delivery: Delivery) -> None:
         """It is stored: send it."""
 
-    def dropped(deliveries: Iterable[Delivery], error: Exception | None) -> None:
+    def dropped(deliveries: Iterable[Delivery], error: Exception) -> None:
         """
         They are not sent after all.
 
         Args:
-            error: Why neither they nor the message could be stored; ``None``: these devices were told of
-                the message before.
+            error: Why neither they nor the message could be stored.
         """
 
     def device_back(account: str, resource: str) -> None:

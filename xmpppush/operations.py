@@ -181,7 +181,8 @@ async def trace_pushes(
 
     Returns:
         ``notes``, with the fields of a `TraceNote` each, by time; ``registrations``, how many the account
-        has now; ``keep``, for how many seconds notes are kept, 0: there are none.
+        has now; ``exists``, whether there is such an account; ``keep``, for how many seconds notes are
+        kept, 0: there are none; ``trouble``, why nothing is sent at present.
     """
     await application.trace.flush()
     storage, section = application.storage, application.config.trace
@@ -191,8 +192,17 @@ async def trace_pushes(
     return {
         "notes": [[*note[:-1], dict(note.fields)] for note in notes],
         "registrations": len(await storage.registrations.list(account)) if account is not None else 0,
+        "exists": account is not None and await storage.accounts.get(account) is not None,
         "keep": section.keep if section.max_notes else 0,
+        "trouble": trouble_of(application),
     }
+
+
+def trouble_of(application: Any) -> str | None:
+    """Why no push gets through, as far as it is known."""
+    bridge = getattr(application, "bridge", None)
+    trouble: str | None = getattr(application if bridge is None else bridge, "trouble", None)
+    return trouble
 
 
 async def list_sandbox(application: Any) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ A story is headed by when and about what it is, then the answer in one line, the
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from attrs import evolve, field, frozen
 
@@ -15,6 +16,10 @@ from xmpppush.trace import REASONS, STAGES, Decision, Stage
 UNDER_WAY = (Decision.ACCEPTED, Decision.BATCHED, Decision.POSTPONED)
 # A story of these alone says no more than the last one like it did: somebody types, or both are online.
 UNEVENTFUL = (Decision.ONLINE, Decision.FILTERED)
+LIMITS = {
+    "max_attempts": "the most allowed ([mod_push_service_mongoosepush] max_attempts)",
+    "ttl": "too old for another ([mod_push_service_mongoosepush] ttl)",
+}
 
 
 @frozen
@@ -74,6 +79,29 @@ def told(story: Story) -> list[str]:
     return lines
 
 
+def as_values(story: Story) -> dict[str, Any]:
+    """The same for programs: plain JSON values, the words of `told` beside those of the vocabulary."""
+    return {
+        "id": story.notes[0].trace,
+        "account": story.notes[0].account,
+        "about": _subject(story),
+        "answer": verdict_on(story.notes),
+        "alike": len(story.like_it),
+        "notes": [
+            {
+                "at": note.at,
+                "stage": _stage(note),
+                "node": note.node,
+                "decision": note.decision,
+                "reason": note.reason,
+                "told": sentence(note),
+                "fields": dict(note.fields),
+            }
+            for note in story.notes
+        ],
+    }
+
+
 def verdict_on(notes: Sequence[TraceNote]) -> str:
     """What became of it, ``""`` where the story is about no message."""
     last = {note.node: note for note in notes if _stage(note) != Stage.REGISTRATION}
@@ -95,6 +123,12 @@ def verdict_on(notes: Sequence[TraceNote]) -> str:
     return ", ".join(said)
 
 
+def is_under_way(story: Story) -> bool:
+    """Does a push of it still wait?"""
+    last = {note.node: note for note in story.notes if _stage(note) != Stage.REGISTRATION}
+    return any(note.decision in UNDER_WAY for note in last.values())
+
+
 def sentence(note: TraceNote) -> str:
     """What a note says, without time and node."""
     reason = REASONS.get(note.reason, note.reason)
@@ -104,22 +138,39 @@ def sentence(note: TraceNote) -> str:
     if note.decision == Decision.POSTPONED:
         return f"try {attempt} failed: {reason}; the next in {note.fields.get('delay', 0):g} s"
     if note.decision == Decision.GIVEN_UP:
-        return f"given up after {attempt} {'try' if attempt == 1 else 'tries'}: {reason}"
+        return _given_up(note, reason)
     if note.decision == Decision.ACCEPTED:
         return f"accepted for a push: {reason}"
+    if note.decision == Decision.COLLAPSED and note.fields.get("into"):
+        return f"collapsed: a newer push of the same sender took its place, see [{note.fields['into']}]"
+    if note.decision in (Decision.SUSPENDED, Decision.DISABLED) and note.fields.get("until"):
+        return f"suspended until {_moment(note.fields['until'])}: {reason}"
+    if note.decision == Decision.ONLINE and note.fields.get("resource"):
+        return f"online as {note.account}/{note.fields['resource']}: {reason}"
     return f"{note.decision}: {reason}" if reason else note.decision
+
+
+def _given_up(note: TraceNote, reason: str) -> str:
+    """Whose limit it was tells the operator what to change, and its last error what to mend."""
+    attempt, limit = note.fields.get("attempt", 0), LIMITS.get(note.fields.get("limit", ""), "")
+    tries = f"{attempt} {'try' if attempt == 1 else 'tries'}"
+    if limit and note.reason != "too old":
+        tries = f"{tries}, {limit}"
+    return f"given up after {tries}: {reason}"
 
 
 def _why(note: TraceNote) -> str:
     reason = REASONS.get(note.reason, note.reason)
-    if note.decision in (Decision.GIVEN_UP, Decision.COLLAPSED):
+    if note.decision == Decision.GIVEN_UP:
         return sentence(note)
+    if note.decision == Decision.COLLAPSED:
+        return sentence(note).removeprefix("collapsed: ")
     if note.decision in (Decision.REFUSED, Decision.UNREGISTERED):
         return f"the push service answered {reason}"
     if note.decision == Decision.NOT_PUBLISHED:
         return f"the app server did not take it: {reason}"
     if note.decision == Decision.SUSPENDED:
-        return f"the registration is suspended: {reason}"
+        return f"the registration is {sentence(note)}"
     return reason or note.decision
 
 
@@ -150,6 +201,10 @@ def _devices(count: int) -> str:
 
 def _day(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _time(at: float) -> str:

@@ -30,7 +30,8 @@ from xmpppush.admin.health import Check, certificate_checks
 from xmpppush.admin.metrics import Figures
 from xmpppush.admin.site import AdminFactory, AdminResource
 from xmpppush.certificates import CertificateStore, write_private
-from xmpppush.config.sections import Config, ListenSection
+from xmpppush.clock import ClockWatch, WallClock, keep_steady
+from xmpppush.config.sections import EMBEDDED, Config, ListenSection, MongoosePushSection
 from xmpppush.control import ControlServer, call, claim, is_claimed
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
@@ -43,7 +44,10 @@ from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
 from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
+from xmpppush.mod_push_service_mongoosepush.payload import SERVICES
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.mongoosepush.embedded import EmbeddedPool
+from xmpppush.mongoosepush.pools import make_pools
 from xmpppush.mongoosepush.sandbox import Sandbox
 from xmpppush.mongoosepush.service import MongoosePush
 from xmpppush.notify import READY, STOPPING, notify
@@ -138,6 +142,7 @@ class Application(MultiService):
         trace: Where the parts note what becomes of each push.
         push: mod_push's publisher, ``None`` without ``[mod_push]``.
         bridge: What sends to the push service, ``None`` without ``[mod_push_service_mongoosepush]``.
+        push_service: MongoosePush's API, ``None`` without ``[mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
         components: The links to other XMPP servers, one for each ``[component]``.
@@ -166,12 +171,14 @@ class Application(MultiService):
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
+        self.push_service: MongoosePush | None = None
         self.sandbox: Sandbox | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
         self._reactor = reactor
+        self._wall = WallClock(reactor)
         self._resources = Resources()
         self._traffic = Traffic()
-        self._pools: dict[str, HTTPPool] = {}
+        self._pools: dict[str, HTTPPool | EmbeddedPool] = {}
         self.components: list[ComponentLink] = []
         self._app_server: PubSub | None = None
 
@@ -181,22 +188,26 @@ class Application(MultiService):
         server = config.server
         claimed = claim(server.data_dir)
         certificates = CertificateStore(
-            server.data_dir, config.tls, config.tls_domains, reactor, server.domains
+            server.data_dir, config.tls, config.tls_domains, self._wall, server.domains
         )
         if any(pool.ca_file == certificates.ca_path for pool in config.http_connections.values()):
             certificates.ensure_authority()
 
+        self._add(ClockWatch(reactor, self._wall))
         self.storage = open_storage(config.storage, server.data_dir, reactor)
         self._add(self.storage)
         if config.trace.max_notes:
-            trace = Trace(self.storage.traces, reactor, config.trace.keep, config.trace.max_notes)
+            trace = Trace(self.storage.traces, self._wall, config.trace.keep, config.trace.max_notes)
             self._add(trace)
             self.trace = trace
         if config.mongoosepush is not None:
             if config.mongoosepush.sandbox is not None:
                 self.sandbox = Sandbox(config.mongoosepush.sandbox, reactor)
-            providers = [self.sandbox] if self.sandbox is not None else []
-            self._add(MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor))
+            pools = make_pools(config.mongoosepush, reactor)
+            self._add(pools)
+            providers = [pools, self.sandbox] if self.sandbox is not None else [pools]
+            self.push_service = MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor)
+            self._add(self.push_service)
 
         bridge = self._bridge()
         router = Router()
@@ -210,11 +221,12 @@ class Application(MultiService):
         section = self.config.bridge
         if section is None:
             return None
-        pool = HTTPPool(
-            self.config.http_connections[section.pool_name],
-            self._reactor,
-            max_connections=section.max_http_connections,
-        )
+        where = self.config.http_connections[section.pool_name]
+        pool: HTTPPool | EmbeddedPool
+        if where.server == EMBEDDED and self.push_service is not None:
+            pool = EmbeddedPool(where.name, self.push_service.notifications)
+        else:
+            pool = HTTPPool(where, self._reactor, max_connections=section.max_http_connections)
         self._pools[section.pool_name] = pool
         self._add(pool)
         bridge = MongoosePushBridge(
@@ -224,6 +236,7 @@ class Application(MultiService):
             self._reactor,
             random.SystemRandom(),
             self._unregistered,
+            services=services_to(self.config.mongoosepush),
             trace=self.trace,
             collapse=self.config.mod_push is None or self.config.mod_push.collapse,
         )
@@ -291,6 +304,7 @@ class Application(MultiService):
                 push_service=bridge,
                 clock=reactor,
                 notify=section.notify,
+                notify_inactive=section.notify_inactive,
                 privacy=Privacy(
                     section.include_body,
                     section.include_sender,
@@ -308,7 +322,7 @@ class Application(MultiService):
             ).setHandlerParent(handlers)
         hosts = sorted(pubsub.hosts) if pubsub is not None else []
         add_server_handlers(
-            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), reactor
+            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), self._wall
         )
         self._add(handlers)
         host = XMPPServer(
@@ -319,7 +333,7 @@ class Application(MultiService):
             storage.accounts,
             storage.messages,
             self.push,
-            reactor,
+            self._wall,
             config.limits.offline_messages_per_user,
             config.c2s.ack_timeout,
         )
@@ -367,6 +381,8 @@ class Application(MultiService):
             figures.decisions = self.push.decisions
         if bridge is not None:
             figures.notifications, figures.latency = bridge.by_service, bridge.latency
+        if self.push_service is not None:
+            figures.collectors = (self.push_service.notifications.collector,)
         throttle, _ = throttles_for(config.auth)  # one of its own: who guesses here does not log in there
         resource = AdminResource(
             config.admin, figures, self.storage.row_counts, throttle, network_of, reactor
@@ -383,7 +399,7 @@ class Application(MultiService):
                 yield Check(str(service.name), None if service.bound else "not listening")
         for link in self.components:
             yield Check(str(link.name), link.trouble)
-        yield from certificate_checks(certificates.enddates(), self._reactor.seconds())
+        yield from certificate_checks(certificates.enddates(), self._wall.seconds())
 
     def _add(self, service: Any) -> None:
         service.setServiceParent(self)
@@ -480,6 +496,13 @@ def direct_options(certificates: CertificateStore) -> IOpenSSLServerConnectionCr
     return certificates.sni_options(() if certificates.domains else ("localhost",))
 
 
+def services_to(section: MongoosePushSection | None) -> tuple[str, ...]:
+    """What a registration may name as ``service``: MongoosePush's two, and Web Push where we have it."""
+    if section is not None and (section.webpush or "webpush" in getattr(section.sandbox, "services", ())):
+        return (*SERVICES, "webpush")
+    return SERVICES
+
+
 def services_of(domain: str, hosts: Iterable[str]) -> list[str]:
     """The pubsub hosts that a domain shows in disco#items: its own, and those of no domain here."""
     return [host for host in hosts if host.endswith(f".{domain}") or host == domain]
@@ -490,6 +513,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     assert options.parent is not None, "twistd has the rest of the options"
+    keep_steady(reactor)
     return Application(
         options.configuration, reactor, partial(refuse_start, options.parent), bool(options["take-over"])
     )

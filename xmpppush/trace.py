@@ -88,7 +88,11 @@ STAGES: Mapping[str, Stage] = {
 
 REASONS: Mapping[str, str] = {
     "no-session": "nobody of this account is connected",
-    "device-absent": "the device is not connected and available",
+    "device-absent": "the device is not connected",
+    "device-hibernated": "the device's connection broke, and it has not come back yet",
+    "device-silent": "the device is connected but does not answer any more",
+    "device-unavailable": "the device is connected but takes no messages (no presence, or priority below 0)",
+    "device-inactive": "it is urgent, and the app is in the background ([mod_push] notify_inactive)",
     "test": "asked for by 'push test'",
     "device-online": "the device is connected and gets the message itself",
     "account-online": "somebody of this account is online ([mod_push] notify = account-offline)",

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("options", [["--in-flight", "20"], ["--agent", "stock", "--api-version", "v2"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--in-flight", "20"], ["--agent", "stock", "--api-version", "v2"], ["--registrations", "1000"]],
+)
 def test_every_message_becomes_one_push(options):
     """Nothing is lost, doubled or sent to another device, and no delivery is left in the queue."""
     command = [sys.executable, "-m", "benchmarks", "pipeline", "--json", "--runs", "1"]

@@ -395,7 +395,29 @@ def test_ssl_endpoint_is_direct_tls(read, problems):
         ),
         (
             "[http_connections:p]\nserver = embedded:",
-            "[http_connections:p] server: 'embedded:' cannot be used yet: it comes with a later version; use https://",
+            "[http_connections:p] server: 'embedded:' needs a [mongoosepush] section",
+        ),
+        (
+            "[mongoosepush]\n[http_connections:p]\nserver = embedded:8443",
+            "server: 'embedded:8443' has something behind 'embedded:'",
+        ),
+        (
+            "[mongoosepush]\nproxy = http://user:s3cret@",
+            "[mongoosepush] proxy: the value cannot be used: not http://[user:password@]host:port",
+        ),
+        (
+            "[mongoosepush]\n[mongoosepush:webpush:a]\nvapid_key_file = server.ini\nsubject = me",
+            "subject: 'me' is neither mailto:ADDRESS nor https://...",
+        ),
+        (
+            "[mongoosepush]\n[mongoosepush:webpush:a]\nsubject = mailto:a@b",
+            "vapid_key_file: missing; make one: ",
+        ),
+        ("[mongoosepush:webpush:a]\n", "[mongoosepush:webpush:a]: needs a [mongoosepush] section"),
+        (
+            "[mongoosepush]\n[mongoosepush:fcm:a]\nappfile = server.ini\n"
+            "[mongoosepush:fcm:b]\nappfile = server.ini",
+            "[mongoosepush:fcm:b] appfile: [mongoosepush:fcm:a] has the same account, mode and tags",
         ),
         (
             "[http_connections:p]\n",
@@ -406,10 +428,10 @@ def test_ssl_endpoint_is_direct_tls(read, problems):
             "[mongoosepush]\n[mongoosepush:apns:a]",
             "needs certfile and keyfile, or key_id, team_id and p8_file",
         ),
-        ("[mongoosepush]\n[mongoosepush:fcm:a]", "appfile: missing; the JSON file of a service account"),
+        ("[mongoosepush]\n[mongoosepush:fcm:a]", "appfile: missing; the JSON key of a service account"),
         (
             "[mongoosepush]\n[mongoosepush:sandbox]\nservices = gcm",
-            "is none of fcm, apns; did you mean 'fcm'?",
+            "is none of fcm, apns, webpush; did you mean 'fcm'?",
         ),
     ],
 )
@@ -434,11 +456,7 @@ def test_problem(problems, text, problem):
             "[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x",
             [],
         ),
-        ("[mongoosepush]\n[mongoosepush:fcm:default]\nappfile = server.ini", ["[mongoosepush:fcm:default]"]),
-        (
-            "[mongoosepush]\n[mongoosepush:apns:a]\nkey_id = a\nteam_id = b\np8_file = server.ini",
-            ["[mongoosepush:apns:a]"],
-        ),
+        ("[mongoosepush]\n[mongoosepush:fcm:default]\nappfile = server.ini", []),
         ("[auth]\nregistration = yes", ["[auth] registration"]),
         ("[auth]\nregistration = no", []),
         ("[mod_push]\nbatch_window = 0s\nvirtual_pubsub_hosts =\nplugin_module = defaults", []),
@@ -577,3 +595,41 @@ def test_no_file_surprises_the_reader(tmp_path, content):
         problems = error.problems
     assert problems
     assert all(problem.isprintable() for problem in problems)
+
+
+def test_a_pool_that_nothing_reaches_is_named(read):
+    """Of pools with the same mode and tags the first takes all; and real pools go before the sandbox."""
+    key = "key_id = a\nteam_id = b\np8_file = server.ini\ndefault_topic = "
+    config = read(
+        f"[mongoosepush]\n[mongoosepush:apns:a]\n{key}one\n[mongoosepush:apns:b]\n{key}two\n"
+        f"[mongoosepush:apns:c]\n{key}one\ntags = x\n[mongoosepush:sandbox]\n"
+    )
+    assert config.notices == (
+        "[mongoosepush:apns:b] has no effect: [mongoosepush:apns:a] goes first,"
+        " its mode and tags are the same",
+        "[mongoosepush:sandbox] services 'apns' has no effect: [mongoosepush:apns:a] sends those",
+    )
+
+
+def test_the_push_service_has_keys_of_its_own(read):
+    """Proxy, limits, keys and Web Push come out as they went in; the proxy's password is not shown."""
+    section = read(
+        "[mongoosepush]\nproxy = http://me:s3cret@proxy:3128\nmax_waiting = 5\ntags_optional = yes\n"
+        "api_keys = server.ini\n[mongoosepush:webpush:w]\nvapid_key_file = server.ini\n"
+        "subject = mailto:a@b\nallowed_hosts = *.example.org, up.example.net\nconnections = 3\n"
+        "[mongoosepush:fcm:f]\nappfile = server.ini\nconnections = 4\nca_file = server.ini\n"
+    ).mongoosepush
+    assert (section.proxy, section.max_waiting, section.tags_optional) == (
+        "http://me:s3cret@proxy:3128",
+        5,
+        True,
+    )
+    assert "s3cret" not in repr(section)
+    assert section.api_keys.name == "server.ini"
+    webpush = section.webpush["w"]
+    assert (webpush.subject, webpush.allowed_hosts, webpush.connections) == (
+        "mailto:a@b",
+        ("*.example.org", "up.example.net"),
+        3,
+    )
+    assert (section.fcm["f"].connections, section.fcm["f"].ca_file.name) == (4, "server.ini")

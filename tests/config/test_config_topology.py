@@ -81,5 +81,8 @@ def test_what_an_operator_should_know(tmp_path):
     assert "http://push.example (no TLS)" in text
     assert "https://c.example (TLS, trusts the system store)" in text
     assert "notifies when device-offline, without body" in text
-    assert "on: tcp:8080, no TLS; no pool: it can deliver nothing" in text
+    assert (
+        "on: tcp:8080, no TLS; no pool: it can deliver nothing; no api_keys: whoever reaches it can send"
+        in text
+    )
     assert "s3cret" not in text

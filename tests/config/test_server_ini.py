@@ -13,7 +13,7 @@ from xmpppush.config import load, sections
 SERVER_INI = Path(__file__).parents[2] / "etc" / "server.ini"
 # Fields of the classes that are no keys of the same name.
 NAMES = {"hosts": "host", "secrets": "secret.muc.localhost", "static": "static.mypubsub.com", "name": None}
-NO_KEYS = {"MongoosePushSection": {"fcm", "apns", "sandbox"}}
+NO_KEYS = {"MongoosePushSection": {"fcm", "apns", "webpush", "sandbox"}}
 
 
 def uncommented():
@@ -50,6 +50,8 @@ def test_what_is_commented_out_is_right_too(tmp_path):
         "priv/apns/prod_cert.pem",
         "priv/apns/prod_key.pem",
         "priv/apns/token.p8",
+        "priv/webpush/vapid.pem",
+        "priv/push-keys",
     ):
         (etc / name).parent.mkdir(parents=True, exist_ok=True)
         (etc / name).write_text("x\n")
@@ -61,9 +63,8 @@ def test_what_is_commented_out_is_right_too(tmp_path):
         "[listen:component]",
         "[listen:websocket]",
         "[s2s]",
-        "[mongoosepush:fcm:default]",
-        "[mongoosepush:apns:prod]",
-        "[mongoosepush:apns:dev]",
+        "[mongoosepush:sandbox] services 'fcm'",
+        "[mongoosepush:sandbox] services 'apns'",
         "[component]",  # its jid is an example's, not this host's
     ]
 

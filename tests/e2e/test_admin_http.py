@@ -3,8 +3,10 @@
 import asyncio
 import json
 import signal
+import sqlite3
 import ssl
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -89,7 +91,7 @@ class Operator:
         return status, json.loads(text)
 
 
-async def a_message(server, enable=False):
+async def a_message(server, operator, enable=False, body="Hello?"):
     """Bob writes to Alice, who is away; she has push enabled by then."""
     address, ca_file = server.address("listen:c2s"), server.data_dir / "tls" / "ca.pem"
     if enable:
@@ -100,7 +102,8 @@ async def a_message(server, enable=False):
         await alice.log_out()
     bob = Phone("bob@localhost/desk", "builder", address, ca_file)
     assert await bob.log_in()
-    bob.send_message("alice@localhost", "Hello?")
+    assert operator.metrics()["xmpppush_c2s_sessions"] == 1
+    bob.send_message("alice@localhost", body)
     await bob.ask("<iq type='get' to='localhost' id='p1'><ping xmlns='urn:xmpp:ping'/></iq>")
     await bob.log_out()
 
@@ -116,12 +119,15 @@ def test_an_operator_watches_a_push(tmp_path):
             operator = Operator(server)
             check_access(operator)
             check_before(operator)
-            asyncio.run(a_message(server, enable=True))
+            asyncio.run(a_message(server, operator, enable=True))
             push_service.wait_for_requests(1)
             wait_for("it is settled", lambda: operator.metrics()["xmpppush_notifications_queued"] == 0)
             check_after_a_push(operator)
+            asyncio.run(a_message(server, operator, body=""))
+            check_after_no_push(operator)
+            check_a_locked_database(server, operator)
             push_service.stop()
-            asyncio.run(a_message(server))
+            asyncio.run(a_message(server, operator))
             wait_for("the outage is noticed", lambda: operator.health()[0] == 503)
             check_in_an_outage(operator)
             assert server.stop() in (0, -signal.SIGTERM)
@@ -175,6 +181,34 @@ def check_after_a_push(operator):
     assert metrics["xmpppush_storage_seconds_count operation=write"] >= 3
     assert 0 < metrics["xmpppush_notification_latency_seconds_sum"] < 10
     assert metrics["xmpppush_certificate_expiry_timestamp_seconds name=localhost"] > 1.7e9
+
+
+def check_after_no_push(operator):
+    """What was decided against a push is counted, too."""
+    metrics = operator.metrics()
+    assert metrics["xmpppush_push_events_total decision=filtered"] == 1
+    assert metrics["xmpppush_push_events_total decision=push"] == 1
+    assert metrics["xmpppush_c2s_sessions"] == 0
+    assert metrics["xmpppush_stanzas_total direction=in kind=message"] == 2
+
+
+def check_a_locked_database(server, operator):
+    """Somebody copies it with a lock: no write comes to an end."""
+    database = sqlite3.connect(server.data_dir / "xmpppush.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as executor:
+        removing = executor.submit(server.call, "accounts.remove", jid="nobody@localhost")
+        wait_for("the lock is noticed", lambda: operator.health()[0] == 503)
+        _, body = operator.health()
+        assert body["failing"] == ["storage"]
+        assert body["checks"]["storage"]["reason"] in ("writing takes very long", "database is locked")
+        assert operator.metrics()["xmpppush_healthy part=storage"] == 0
+        database.execute("ROLLBACK")
+        database.close()
+        removing.exception()  # in time or not
+    assert server.call("accounts.remove", jid="nobody@localhost") is False
+    assert operator.health()[0] == 200
+    assert operator.metrics()["xmpppush_storage_backlog"] == 0
 
 
 def check_in_an_outage(operator):

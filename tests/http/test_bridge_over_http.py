@@ -98,6 +98,7 @@ PASSING = {
     "endless": lambda wire: wire.answer(
         b"HTTP/1.1 503 Busy\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 70_000
     ),
+    "dripping": lambda wire: wire.answer(b"HTTP/1.1 200 OK\r\nContent-"),
     "500": lambda wire: wire.answer(head("500 Oops")),
     "503": lambda wire: wire.answer(head("503 Busy")),
     "429": lambda wire: wire.answer(head("429 Slow down", "Retry-After: 15")),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from xmpppush.config.sections import StorageSection
@@ -14,6 +15,7 @@ from xmpppush.errors import (
     Forbidden,
     NodeNotFound,
     PreconditionNotMet,
+    StorageError,
     TryLater,
 )
 from xmpppush.interfaces import IPushDecider, IPushPlugin
@@ -124,6 +126,24 @@ def test_a_message_that_is_no_push():
     assert world.deliveries(MESSAGE.replace("<body>Hi</body>", "")) == ()
 
 
+def test_a_plugin_is_asked_once():
+    """What it answers may cost it something, or change."""
+
+    class Counting:
+        name = "counting"
+        asked = 0
+
+        def should_publish(self, account, stanza):
+            self.asked += 1
+            return True
+
+    plugin = Counting()
+    world = World(Chain([plugin]))
+    world.enabled()
+    assert len(world.deliveries()) == 1
+    assert plugin.asked == 1
+
+
 def test_what_leaves_the_server_is_the_operators_choice():
     """[mod_push] include_body, include_sender and hidden_body_text."""
     world = World(privacy=Privacy(include_body=False, include_sender=False, hidden_body_text="Psst"))
@@ -149,6 +169,43 @@ def test_passing_and_local_trouble_ends_no_registration(error):
     world.pubsub.error = error
     assert world.deliveries() == ()
     assert [registration.errors for registration in world.registrations] == [0]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            TryLater("node type flat is not configured"),
+            [
+                "app server pubsub.localhost takes no pushes: node type flat is not configured;"
+                " those of this time are lost",
+                "app server pubsub.localhost takes pushes again after 60.0 s",
+            ],
+        ),
+        (StorageError("disk is full"), []),  # the storage says so
+    ],
+)
+def test_passing_trouble_is_a_line_and_not_one_a_push(error, said):
+    """One when it begins and one when it ends."""
+    world, lines = World(), []
+
+    def observe(event):
+        if event.get("log_namespace", "").startswith("xmpppush"):
+            lines.append(event["log_format"].format(**event))
+
+    world.enabled()
+    globalLogPublisher.addObserver(observe)
+    try:
+        world.pubsub.error = error
+        for _ in range(60):
+            world.deliveries()
+            world.clock.advance(1.0)
+        world.pubsub.error = None
+        world.deliveries()
+        world.deliveries()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert lines == said
 
 
 def test_errors_in_a_row_suspend_a_registration():
@@ -357,6 +414,30 @@ def test_a_call_waits_for_no_window():
     (delivery,) = world.deliveries(CALL)
     assert delivery.next_try == 0.0
     assert world.pubsub.published[-1].notification.extra == {"priority": "high"}
+
+
+CALL = MESSAGE.replace("<body>Hi</body>", "<propose xmlns='urn:xmpp:jingle-message:0' id='c1'/>")
+
+
+class Session:
+    priority, hibernated, answering = 0, False, True
+
+    def __init__(self, resource, active):
+        self.resource, self.active = resource, active
+
+
+@pytest.mark.parametrize(
+    ("setting", "message", "active", "pushes"),
+    [(True, CALL, False, 1), (True, CALL, True, 0), (True, MESSAGE, False, 0), (False, CALL, False, 0)],
+)
+def test_a_call_wakes_an_app_in_the_background(setting, message, active, pushes):
+    """[mod_push] notify_inactive: it is connected, and perhaps nobody lets it ring."""
+    world = World(notify_inactive=setting)
+    world.enabled()
+    sessions = {"phone": Session("phone", active), "desk": Session("desk", True)}
+    assert len(world.deliveries(message, sessions)) == pushes
+    assert world.publisher.decisions["push"] == pushes
+    assert world.publisher.decisions["online"] == 1 - pushes
 
 
 def test_what_is_held_is_not_pushed_when_the_device_is_back():

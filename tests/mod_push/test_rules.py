@@ -13,17 +13,19 @@ from xmpppush.errors import (
     TryLater,
 )
 from xmpppush.mod_push.rules import (
+    CALL,
     Verdict,
     body_of,
     counted,
     importance_of,
+    is_urgent,
     is_waiting,
     notification_of,
     to_notify,
     urgent,
     verdict_on,
 )
-from xmpppush.model import Notification, PushSummary
+from xmpppush.model import Importance, Notification, PushSummary
 from xmpppush.testing.builders import a_registration
 from xmpppush.testing.sessions import stanza_of
 
@@ -34,6 +36,7 @@ class S:
     priority: int | None
     hibernated: bool = False
     answering: bool = True
+    active: bool = True
 
 
 def connected(**priorities):
@@ -206,3 +209,26 @@ def test_who_is_notified(sessions, by_device, by_account):
     registrations = (PHONE, TABLET)
     assert list(to_notify(registrations, sessions, "device-offline")) == by_device
     assert list(to_notify(registrations, sessions, "account-offline")) == by_account
+
+
+@pytest.mark.parametrize(
+    ("inactive", "by_device", "by_account"),
+    [("", "", ""), ("phone", "phone", ""), ("phone desk", "phone desk", "phone desk")],
+)
+def test_where_only_who_looks_at_it_reads(inactive, by_device, by_account):
+    """An inactive client (XEP-0352) is as good as none."""
+    registrations = tuple(a_registration(node=name, resource=name) for name in ("phone", "desk"))
+    sessions = {name: S(name, 0, active=name not in inactive.split()) for name in ("phone", "desk")}
+    for notify, expected in (("device-offline", by_device), ("account-offline", by_account)):
+        assert to_notify(registrations, sessions, notify) == ()
+        chosen = to_notify(registrations, sessions, notify, only_active=True)
+        assert [registration.node for registration in chosen] == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_so"),
+    [(True, False), (Importance(True, "x"), False), (CALL, True), (Importance(False, "x", True), False)],
+)
+def test_what_is_urgent(answer, is_so):
+    """Only a plugin that says so, of what is a push."""
+    assert is_urgent(answer) is is_so

@@ -510,6 +510,16 @@ def test_a_clock_set_back_does_not_hold_deliveries(world):
     assert len(world.pool.requests) == 1
 
 
+def test_a_clock_set_forward_while_we_were_away_gives_up_with_a_line(world, log):
+    """By more than ttl: nobody can tell it from a long outage. By less it changes nothing."""
+    world.stored(node="early")
+    world.stored(node="late", path="/v3/notification/late", created=NOW + 86000)
+    world.clock.advance(86401)
+    world.bridge()
+    assert len(world.pool.requests) == 1
+    assert lines(log) == ["gave up a notification for node early after 0 tries: too old"]
+
+
 def test_before_the_start_rows_wait_on_disk(world):
     """Handed over too early, they are resumed with the rest."""
     bridge = world.bridge(start=False)

@@ -80,6 +80,18 @@ def test_a_slow_answer_holds_a_device_for_the_gap_only():
     assert schedule.wake_time() == 2 * GAP
 
 
+@pytest.mark.parametrize("now", [1_795_000_000.0, 1_795_000_000.7, 0.1, 2.0**33 + 0.3])
+def test_the_gap_is_over_when_it_is_said_to_be(now):
+    """Today's seconds plus a gap are rounded; woken at that very moment it must not wait for it once more."""
+    schedule = a_schedule()
+    schedule.add(push(1), now)
+    schedule.add(push(2), now)
+    assert numbers(taken(schedule, now)) == [1]
+    then = schedule.wake_time()
+    schedule.wake(then)  # for ever, once
+    assert numbers(taken(schedule, then)) == [2]
+
+
 def test_late_rows_are_sorted_in():
     """A page from disk may come behind newer ones."""
     schedule = a_schedule(1)

@@ -212,6 +212,14 @@ def test_a_body_as_big_as_allowed():
     assert statuses(server.send(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n", b"x" * 100)) == [200]
 
 
+def test_a_large_request_may_come_at_once():
+    """A body is no head, however many octets of it come with the head; nor is the next request."""
+    request = b"POST / HTTP/1.1\r\nContent-Length: 40000\r\n\r\n" + b"x" * 40_000
+    server = Server()
+    assert statuses(server.send(request)) == [200]
+    assert statuses(server.send(request + request)) == [200, 200]
+
+
 def test_headers_without_end_are_refused():
     """Whether many or one."""
     for start, more in ((b"", b"a: b\r\n" * 100), (b"a: ", b"b" * 1000)):

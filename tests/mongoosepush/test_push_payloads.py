@@ -45,7 +45,8 @@ def test_apns_alert_and_data():
 def test_apns_silent():
     """Data alone wake the application in the background."""
     assert apns_payload({"data": {"f": 1e20}}) == {"aps": {"content-available": 1}, "f": 1e20}
-    assert apns_headers({"data": {}}) == {"apns-push-type": "background"}
+    assert apns_headers({"data": {}}) == {"apns-push-type": "background", "apns-priority": "5"}
+    assert apns_headers({"data": {}, "priority": "high"})["apns-priority"] == "5"
 
 
 def test_apns_mutable_content_and_priority():
@@ -53,6 +54,32 @@ def test_apns_mutable_content_and_priority():
     request = {"alert": {"title": "t", "body": "b"}, "mutable_content": True, "priority": "high"}
     assert apns_payload(request)["aps"]["mutable-content"] == 1
     assert apns_headers(request)["apns-priority"] == "10"
+
+
+def test_apns_push_type():
+    """By the topic for calls, else by the content; the request may name another."""
+    assert apns_headers({"data": {}, "topic": "org.example.voip"})["apns-push-type"] == "voip"
+    assert apns_headers({"data": {}}, "org.example.voip")["apns-push-type"] == "voip"
+    assert apns_headers({"data": {}, "apns_push_type": "alert"})["apns-push-type"] == "alert"
+    with pytest.raises(Refused):
+        apns_headers({"data": {}, "apns_push_type": "x\r\ny"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expiration"),
+    [
+        ({"time_to_live": 60}, "1060"),
+        ({"time_to_live": 0}, "0"),
+        ({"time_to_live": -5}, "0"),
+        ({"time_to_live": 60, "apns_expiration": 7}, "7"),
+        ({"apns_expiration": -1}, "0"),
+        ({}, None),
+    ],
+)
+def test_apns_expiration(fields, expiration):
+    """In seconds since the epoch; what ends before it began is tried once."""
+    headers = apns_headers({"data": {}, **fields}, now=1000.9)
+    assert headers.get("apns-expiration") == expiration
 
 
 def test_apns_topic_falls_back_on_the_pools():

@@ -31,9 +31,10 @@ class Pushes:
         self.wanted = False
         self.nodes = None
 
-    async def deliveries_for(self, account, stanza, sessions):
+    async def deliveries_for(self, account, stanza, sessions, pushed=(), have=()):
         if self.nodes is not None:
-            return tuple(a_delivery(account=account, node=node) for node in self.nodes(sessions))
+            nodes = [node for node in self.nodes(sessions) if ("pubsub.localhost", node) not in pushed]
+            return tuple(a_delivery(account=account, node=node) for node in nodes)
         return (a_delivery(account=account),) if self.wanted and not sessions else ()
 
     def enqueue(self, delivery):

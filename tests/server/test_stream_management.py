@@ -46,12 +46,14 @@ class Pushes:
     def device_back(self, account, resource):
         self.back.append(resource)
 
-    async def deliveries_for(self, account, stanza, sessions):
+    async def deliveries_for(self, account, stanza, sessions, pushed=(), have=()):
         self.asked += 1
         if account != ALICE or not stanza.body:
             return ()
         absent = []
         for device in self.devices:
+            if device in have or ("pubsub.localhost", device) in pushed:
+                continue
             session = sessions.get(device)
             if session is None or session.priority is None or session.hibernated or not session.answering:
                 absent.append(device)
@@ -914,16 +916,60 @@ class Broken:
 def on_a_full_disk(world):
     broken = Broken(world.storage.messages)
     world.host._messages = world.host._handed._messages = world.host._offline._messages = broken
+    world.host._unstored._messages = broken
     return broken
 
 
 def test_on_a_full_disk_a_live_client_still_gets_its_messages(world):
-    """Its sender is told nothing, as it would only send it again."""
+    """Its sender is told of no error, as it would only send it again, and of no success before it is one."""
     client, bob = world.managed(), world.managed("bob")
     on_a_full_disk(world)
     bob.send(f"{chat('one')}<r {SM}/>")
-    assert [element.name for element in bob.receive()] == ["a"]
     assert bodies(client.receive()) == ["one"]
+    assert bob.receive() == []
+    client.send(f"<a {SM} h='2'/>")
+    assert [element.name for element in bob.receive()] == ["a"]
+
+
+@pytest.mark.parametrize("how", ["breaks", "ends", "is silent"])
+def test_on_a_full_disk_a_message_that_nobody_took_is_an_error(world, how):
+    """The client was there when it was sent; now it is in memory alone, and its sender may send it again."""
+    client, bob = world.managed(enable="" if how == "ends" else "resume='true'"), world.managed("bob")
+    on_a_full_disk(world)
+    bob.send(f"{chat('one')}<r {SM}/>")
+    assert bob.receive() == []
+    if how == "is silent":
+        world.clock.pump([1.0] * 62)
+    else:
+        client.lose_connection()
+    error, answer = [element for element in bob.receive() if element.name in ("message", "a")]
+    assert (error["type"], error["id"], answer["h"]) == ("error", "one", "2")
+    assert [child.name for child in error.error.elements()] == ["internal-server-error"]
+
+
+def test_an_acknowledgement_that_is_quicker_than_a_broken_disk(world):
+    """The client has the message: its sender need not know."""
+    client, bob = world.managed(), world.managed("bob")
+    world.messages.slow = True
+    bob.send(f"{chat('one')}<r {SM}/>")
+    client.send(f"<a {SM} h='2'/>")
+    (waiting,) = world.messages.waiting_for
+    waiting.errback(StorageError("database is locked"))
+    assert [element.name for element in bob.receive()] == ["a"]
+
+
+def test_on_a_full_disk_pushes_wait_for_it(world):
+    """Of a message that another client got: stored when the disk is well again, and sent then, once."""
+    client, bob = world.managed(resource="desk"), world.managed("bob")
+    broken = on_a_full_disk(world)
+    bob.send(f"{chat('one')}{chat('two')}<r {SM}/>")
+    client.send(f"<a {SM} h='3'/>")
+    assert [element.name for element in bob.receive()] == ["a"]
+    world.clock.pump([1.0] * 12)
+    assert world.pushes.sent == []
+    broken.full = False
+    world.clock.pump([1.0] * 12)
+    assert world.pushes.sent == ["phone: one", "phone: two"]
 
 
 def test_on_a_full_disk_the_sender_to_a_broken_stream_is_told(world):

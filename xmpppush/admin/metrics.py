@@ -54,6 +54,7 @@ class Figures:
         enddates: Name of a certificate to when it expires.
         checks: What ``/health`` says.
         publishes: Domain of a component to answer (``result`` or an error) to how many.
+        collectors: Of parts that know Prometheus themselves.
     """
 
     sessions: Callable[[], int] = _zero
@@ -67,6 +68,7 @@ class Figures:
     enddates: Callable[[], Mapping[str, datetime]] = _none
     checks: Callable[[], Iterable[Check]] = tuple
     publishes: Mapping[str, Mapping[str, int]] = Factory(dict)
+    collectors: Iterable[Collector] = ()
 
 
 class _Reader(Collector):
@@ -171,6 +173,8 @@ def exposition(figures: Figures, rows: RowCounts | None) -> bytes:
     """
     registry = CollectorRegistry()
     registry.register(_Reader(figures, rows))
+    for collector in figures.collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 

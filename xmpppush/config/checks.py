@@ -3,10 +3,13 @@
 from collections.abc import Collection, Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from xmpppush.config.endpoints import Endpoint, parse_server_endpoint
-from xmpppush.config.sections import Config
+from xmpppush.config.sections import EMBEDDED, Config
 from xmpppush.config.values import BadValue, suggestion
+
+POOLS = ("mongoosepush:fcm:", "mongoosepush:apns:", "mongoosepush:webpush:")
 
 Problem = tuple[str, str]
 """A place, such as ``[mod_push] workers``, and what is wrong there."""
@@ -23,16 +26,14 @@ def problems_between(config: Config, sections: Collection[str]) -> Iterator[Prob
     yield from _domains(config)
     yield from _bridge(config)
     yield from _passwords(config)
+    yield from _accounts(config)
     yield from _ports(config)
 
 
 def _lonely_pools(sections: Collection[str]) -> Iterator[Problem]:
     if "mongoosepush" not in sections:
         for section in sections:
-            if (
-                section.startswith(("mongoosepush:fcm:", "mongoosepush:apns:"))
-                or section == "mongoosepush:sandbox"
-            ):
+            if section == "mongoosepush:sandbox" or section.startswith(POOLS):
                 yield f"[{section}]", "needs a [mongoosepush] section to belong to"
 
 
@@ -58,6 +59,9 @@ def _domains(config: Config) -> Iterator[Problem]:
 
 
 def _bridge(config: Config) -> Iterator[Problem]:
+    for pool in config.http_connections.values():
+        if pool.server == EMBEDDED and config.mongoosepush is None:
+            yield f"[http_connections:{pool.name}] server", "'embedded:' needs a [mongoosepush] section"
     if config.bridge is None:
         return
     pools, name = config.http_connections, config.bridge.pool_name
@@ -79,6 +83,31 @@ def _passwords(config: Config) -> Iterator[Problem]:
                 f"[listen:{listener.name}] tls",
                 "'none' leaves no way to log in: the only mechanism, PLAIN, needs TLS or "
                 "[auth] allow_plain_without_tls = yes",
+            )
+
+
+def _accounts(config: Config) -> Iterator[Problem]:
+    """One account in two pools that differ in nothing a notification could ask for is a slip of the pen."""
+    if config.mongoosepush is None:
+        return
+    section = config.mongoosepush
+    used: dict[tuple[object, ...], str] = {}
+    accounts: list[tuple[str, str, Any, tuple[object, ...]]] = [
+        *(
+            (f"mongoosepush:fcm:{pool.name}", "appfile", pool, (pool.appfile,))
+            for pool in section.fcm.values()
+        ),
+        *(
+            (f"mongoosepush:apns:{pool.name}", "", pool, (pool.certfile, pool.p8_file, pool.default_topic))
+            for pool in section.apns.values()
+        ),
+    ]
+    for place, key, pool, account in accounts:
+        other = used.setdefault((place.split(":")[1], pool.mode, frozenset(pool.tags), *account), place)
+        if other != place:
+            yield (
+                f"[{place}] {key}".rstrip(),
+                f"[{other}] has the same account, mode and tags; leave one out",
             )
 
 

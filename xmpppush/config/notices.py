@@ -5,14 +5,15 @@ Whoever makes one of these work removes its line here.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
-from xmpppush.config.sections import Config
+from xmpppush.config.sections import Config, MongoosePushSection
 from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s", "http")
 SECTIONS_TO_COME = ("s2s",)
-SECTION_HEADS_TO_COME = ("mongoosepush:fcm:", "mongoosepush:apns:")
+SECTION_HEADS_TO_COME: tuple[str, ...] = ()
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
 
@@ -41,6 +42,8 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
             yield "[mod_push] virtual_pubsub_hosts", NO_EFFECT
         if not config.server.domains:
             yield "[mod_push]", "has no effect without a served domain"
+    if config.mongoosepush is not None:
+        yield from _idle_pools(config.mongoosepush)
     hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
     for component in config.components:
         if component.jid not in hosts:
@@ -58,3 +61,27 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
     elif config.bridge is not None:
         yield "[mod_push_service_mongoosepush]", "has no effect without [mod_pubsub]"
+
+
+def _idle_pools(section: MongoosePushSection) -> Iterator[tuple[str, str]]:
+    """Of several pools that a notification fits equally well the first takes it."""
+    pools: dict[str, Mapping[str, Any]] = {
+        "fcm": section.fcm,
+        "apns": section.apns,
+        "webpush": section.webpush,
+    }
+    for service, named in pools.items():
+        first: dict[tuple[str, frozenset[str]], str] = {}
+        for pool in named.values():
+            taken_by = first.setdefault((pool.mode, frozenset(pool.tags)), pool.name)
+            if taken_by != pool.name:
+                yield (
+                    f"[mongoosepush:{service}:{pool.name}]",
+                    f"has no effect: [mongoosepush:{service}:{taken_by}] goes first, its mode and tags"
+                    " are the same",
+                )
+        if named and section.sandbox is not None and service in section.sandbox.services:
+            yield (
+                f"[mongoosepush:sandbox] services '{service}'",
+                f"has no effect: [mongoosepush:{service}:{next(iter(named))}] sends those",
+            )

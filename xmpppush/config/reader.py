@@ -6,6 +6,7 @@ and what sections ask of each other (`checks`). Nothing is opened but the files 
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from xmpppush.config.environment import Entries, lay_over
 from xmpppush.config.keys import Entry, Keys, Source
 from xmpppush.config.notices import PUSH_PLUGINS, notices_of
 from xmpppush.config.sections import (
+    EMBEDDED,
     AdminSection,
     APNsPoolSection,
     AuthSection,
@@ -39,6 +41,7 @@ from xmpppush.config.sections import (
     StorageSection,
     TLSSection,
     TraceSection,
+    WebPushPoolSection,
 )
 from xmpppush.config.text import parse_ini
 from xmpppush.config.values import (
@@ -58,6 +61,7 @@ from xmpppush.config.values import (
     optional_address,
     optional_file_in,
     printable,
+    proxy_url,
     size,
     suggestion,
     web_path,
@@ -116,7 +120,15 @@ PLAIN_SECTIONS = (
     "admin",
     "limits",
 )
-NAMED_SECTIONS = ("tls", "listen", "component", "http_connections", "mongoosepush:fcm", "mongoosepush:apns")
+NAMED_SECTIONS = (
+    "tls",
+    "listen",
+    "component",
+    "http_connections",
+    "mongoosepush:fcm",
+    "mongoosepush:apns",
+    "mongoosepush:webpush",
+)
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -397,6 +409,7 @@ class _Reader:
             workers=keys.take("workers", whole(1, 100_000), default.workers),
             plugin_module=keys.take("plugin_module", listed(_push_plugin, least=1), default.plugin_module),
             notify=keys.take("notify", choice("device-offline", "account-offline"), default.notify),
+            notify_inactive=keys.take("notify_inactive", boolean, default.notify_inactive),
             include_body=keys.take("include_body", boolean, default.include_body),
             include_sender=keys.take("include_sender", boolean, default.include_sender),
             hidden_body_text=keys.take("hidden_body_text", line, default.hidden_body_text),
@@ -469,10 +482,15 @@ class _Reader:
         certfile, keyfile = self._certificate(keys)
         section = MongoosePushSection(
             endpoint=self._mongoosepush_endpoint(keys, default.endpoint),
+            proxy=keys.take("proxy", proxy_url, default.proxy, secret=True),
+            max_waiting=keys.take("max_waiting", whole(0, MANY), default.max_waiting),
+            tags_optional=keys.take("tags_optional", boolean, default.tags_optional),
+            api_keys=keys.take("api_keys", optional_file_in(self._folder), default.api_keys),
             certfile=certfile,
             keyfile=keyfile,
             fcm={pool.name: pool for pool in self._several("mongoosepush:fcm", self._fcm)},
             apns={pool.name: pool for pool in self._several("mongoosepush:apns", self._apns)},
+            webpush={pool.name: pool for pool in self._several("mongoosepush:webpush", self._webpush)},
             sandbox=self._optional("mongoosepush:sandbox", self._sandbox),
         )
         keys.finish()
@@ -494,13 +512,20 @@ class _Reader:
         return str(endpoint)
 
     def _fcm(self, keys: Keys, label: str) -> FCMPoolSection | None:
-        appfile = keys.demand("appfile", file_in(self._folder), "the JSON file of a service account")
+        default = FCMPoolSection(label, Path())
+        appfile = keys.demand(
+            "appfile",
+            file_in(self._folder),
+            "the JSON key of a service account: Firebase console, Project settings, Service accounts",
+        )
         section = FCMPoolSection(
             name=label,
             appfile=appfile or Path(),
-            mode=keys.take("mode", choice("prod", "dev"), "prod"),
-            tags=keys.take("tags", listed(line), ()),
-            endpoint=keys.take("endpoint", optional_address, ""),
+            mode=keys.take("mode", choice("prod", "dev"), default.mode),
+            tags=keys.take("tags", listed(line), default.tags),
+            endpoint=keys.take("endpoint", optional_address, default.endpoint),
+            connections=keys.take("connections", whole(1, 10_000), default.connections),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), default.ca_file),
         )
         keys.finish()
         return section if appfile is not None else None
@@ -520,6 +545,8 @@ class _Reader:
             tags=keys.take("tags", listed(line), ()),
             endpoint=keys.take("endpoint", optional_address, ""),
             use_2197=keys.take("use_2197", boolean, False),
+            connections=keys.take("connections", whole(1, 1000), 1),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), None),
         )
         token = (section.key_id, section.team_id, section.p8_file)
         if len(self._source.problems) == before:
@@ -530,9 +557,30 @@ class _Reader:
         keys.finish()
         return section
 
+    def _webpush(self, keys: Keys, label: str) -> WebPushPoolSection | None:
+        default = WebPushPoolSection(label, Path(), "")
+        key_file = keys.demand(
+            "vapid_key_file",
+            file_in(self._folder),
+            "make one: openssl ecparam -name prime256v1 -genkey -noout -out FILE",
+        )
+        subject = keys.demand("subject", _contact, "mailto:ADDRESS or https://... where you are reached")
+        section = WebPushPoolSection(
+            name=label,
+            vapid_key_file=key_file or Path(),
+            subject=subject or "",
+            mode=keys.take("mode", choice("prod", "dev"), default.mode),
+            tags=keys.take("tags", listed(line), default.tags),
+            allowed_hosts=keys.take("allowed_hosts", listed(line), default.allowed_hosts),
+            connections=keys.take("connections", whole(1, 10_000), default.connections),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), default.ca_file),
+        )
+        keys.finish()
+        return section if key_file is not None and subject is not None else None
+
     def _sandbox(self, keys: Keys) -> SandboxSection:
         default = SandboxSection()
-        services = keys.take("services", listed(choice("fcm", "apns")), default.services)
+        services = keys.take("services", listed(choice("fcm", "apns", "webpush")), default.services)
         section = SandboxSection(
             services=tuple(service for service in services if service not in self._off),
             capacity=keys.take("capacity", whole(1, MANY), default.capacity),
@@ -577,10 +625,16 @@ def _secret(text: str) -> str:
 
 def _server_url(text: str) -> str:
     if text.lower().startswith("embedded:"):
-        raise BadValue(
-            "cannot be used yet: it comes with a later version; use https://HOST:PORT of [mongoosepush]"
-        )
+        if text.lower() != EMBEDDED:
+            raise BadValue("has something behind 'embedded:', which is [mongoosepush] of this file itself")
+        return EMBEDDED
     return http_url(text)
+
+
+def _contact(text: str) -> str:
+    if not re.fullmatch(r"(mailto:|https://)[!-~]+", text):
+        raise BadValue("is neither mailto:ADDRESS nor https://...")
+    return text
 
 
 def _push_plugin(text: str) -> str:

@@ -109,6 +109,7 @@ class ModPushSection:
     workers: int = 100
     plugin_module: tuple[str, ...] = ("defaults",)
     notify: str = "device-offline"
+    notify_inactive: bool = False
     include_body: bool = True
     include_sender: bool = True
     hidden_body_text: str = "New message"
@@ -129,6 +130,10 @@ class ModPubsubSection:
     plugins: tuple[str, ...] = ("push",)
     max_nodes_per_user: int = 50
     access_createnode: str = "all"
+
+
+EMBEDDED = "embedded:"
+"""As ``server`` of ``[http_connections:NAME]``: the ``[mongoosepush]`` of this process, without HTTP."""
 
 
 @frozen

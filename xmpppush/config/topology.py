@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xmpppush.config.endpoints import Endpoint, parse_server_endpoint
-from xmpppush.config.sections import Config, ListenSection, TLSSection
+from xmpppush.config.sections import EMBEDDED, Config, ListenSection, TLSSection
 from xmpppush.config.values import BadValue
 
 
@@ -32,6 +32,9 @@ def _lines(config: Config) -> Iterator[str]:
     yield f"mod_pubsub      {_mod_pubsub(config)}"
     yield f"bridge          {_bridge(config)}"
     for pool in config.http_connections.values():
+        if pool.server == EMBEDDED:
+            yield f"http pool       {pool.name}: none, [mongoosepush] is in this process"
+            continue
         if pool.server.startswith("http:"):
             trust = "no TLS"
         elif not pool.verify:
@@ -96,13 +99,19 @@ def _mongoosepush(config: Config) -> str:
     section = config.mongoosepush
     if section is None:
         return "off"
-    pools = [f"fcm {name}" for name in section.fcm] + [f"apns {name}" for name in section.apns]
+    pools = [
+        f"{service} {name}"
+        for service, named in (("fcm", section.fcm), ("apns", section.apns), ("webpush", section.webpush))
+        for name in named
+    ]
     if section.sandbox is not None:
         pools.append(f"sandbox for {', '.join(section.sandbox.services) or 'nothing'}")
     own = TLSSection(section.certfile, section.keyfile)
     endpoint = _parsed(section.endpoint)
     secure = f"certificate {_certificate(own)}" if endpoint is None or endpoint.has_tls else "no TLS"
-    return f"on: {section.endpoint}, {secure}; {'; '.join(pools) or 'no pool: it can deliver nothing'}"
+    text = f"on: {section.endpoint}, {secure}; {'; '.join(pools) or 'no pool: it can deliver nothing'}"
+    exposed = endpoint is None or not endpoint.is_loopback
+    return f"{text}; no api_keys: whoever reaches it can send" if exposed and not section.api_keys else text
 
 
 def _parsed(text: str) -> Endpoint | None:

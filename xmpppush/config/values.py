@@ -213,6 +213,18 @@ def host_and_port(text: str) -> str:
     return text.lower()
 
 
+def proxy_url(text: str) -> str:
+    """``http://[user:password@]host:port``, or nothing; what is wrong is told without the password."""
+    # Not above: http/ needs certificates, which need the configuration's sections.
+    from xmpppush.http.proxy import parse_proxy
+
+    try:
+        parse_proxy(text)
+    except ValueError as error:
+        raise BadValue(f"cannot be used: {error}") from None
+    return text
+
+
 def optional_address(text: str) -> str:
     """``host`` or ``host:port``, or nothing."""
     if text and not _is_address(text, needs_port=False):

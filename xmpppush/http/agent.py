@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -24,6 +24,7 @@ from zope.interface import implementer
 from xmpppush.errors import PushError, TryLater, Unreachable
 from xmpppush.http.connection import Connection, Exchange
 from xmpppush.http.origins import Origin, is_target, parse_origin
+from xmpppush.http.proxy import EndpointFactory, endpoint_factory
 from xmpppush.http.reasons import explain
 from xmpppush.http.responses import BufferedResponse
 from xmpppush.http.tls import client_tls
@@ -32,9 +33,6 @@ MAX_BODY = 64 * 1024
 # A server closes idle connections after its own time (Cowboy, nginx: 60 s and more). One of that age may
 # be closing while we write; a younger one hardly is.
 MAX_IDLE_TIME = 30.0
-# After so many seconds the next address of a name is tried, too: "localhost" is often ::1 first and
-# the server on 127.0.0.1.
-ATTEMPT_DELAY = 0.05
 MAX_GRACE = 1.0  # seconds that an answer may come late because we do
 # Headers that the agent writes itself (RFC 9112 sections 3.2, 6 and 9.3).
 _OWN_HEADERS = frozenset((b"content-length", b"connection", b"transfer-encoding"))
@@ -297,7 +295,13 @@ class PooledAgent:
         ca_file: Path | None = None,
         verify: bool = True,
         endpoint_for: "Callable[[Origin], IStreamClientEndpoint] | None" = None,
+        endpoint_to: EndpointFactory | None = None,
     ) -> None:
+        """
+        Args:
+            endpoint_for: Makes the whole way to an origin, TLS included; for tests.
+            endpoint_to: Makes the way to a host and port, below TLS: `endpoint_factory` with a proxy, say.
+        """
         self.clock = reactor
         self.max_idle = max_idle
         self.max_connections = max_connections
@@ -305,20 +309,19 @@ class PooledAgent:
         self.max_body = max_body
         self._ca_file = ca_file
         self._verify = verify
-        self._endpoint_for = endpoint_for or self._hostname_endpoint
+        self._endpoint_for = endpoint_for or self._endpoint
+        self._endpoint_to = endpoint_to or endpoint_factory(reactor, None, timeout)
         self._pools: dict[Origin, OriginPool] = {}
+        self._leaving: set[OriginPool] = set()
         self._closing = False
         # All exchanges have the same time, so the oldest is always the next to run out of it.
         self._under_way: dict[Exchange, None] = {}
         self._timer: IDelayedCall | None = None
 
-    def _hostname_endpoint(self, origin: Origin) -> IStreamClientEndpoint:
-        host = origin.host
-        endpoint = HostnameEndpoint(
-            self.clock, host, origin.port, timeout=self.timeout, attemptDelay=ATTEMPT_DELAY
-        )
+    def _endpoint(self, origin: Origin) -> IStreamClientEndpoint:
+        endpoint = self._endpoint_to(origin.host, origin.port)
         if origin.scheme == "https":
-            return wrapClientTLS(client_tls(host, self._ca_file, self._verify), endpoint)
+            return wrapClientTLS(client_tls(origin.host, self._ca_file, self._verify), endpoint)
         return endpoint
 
     def pool(self, origin: Origin) -> OriginPool:
@@ -333,6 +336,13 @@ class PooledAgent:
             # With a few origins this is a constant; who lets strangers choose them has to bound them.
             pool = self._pools[origin] = OriginPool(self, origin, self._endpoint_for(origin))
         return pool
+
+    def discard(self, origin: Origin) -> None:
+        """Let go of an origin's connections, behind what is in flight; it may be asked for again."""
+        pool = self._pools.pop(origin, None)
+        if pool is not None:
+            self._leaving.add(pool)
+            pool.close().addCallback(lambda _: self._leaving.discard(pool))
 
     def exchange(
         self, pool: OriginPool, request: bytes, bodiless: bool = False
@@ -436,7 +446,8 @@ class PooledAgent:
             patience: Seconds until what is still in flight is given up; ``None``: ``timeout`` bounds it.
         """
         self._closing = True
-        done: Deferred[Any] = gatherResults([pool.close() for pool in self._pools.values()])
+        pools = (*self._pools.values(), *self._leaving)
+        done: Deferred[Any] = gatherResults([pool.close() for pool in pools])
         limit = self.timeout if patience is None else patience
         over = None if done.called else self.clock.callLater(limit, self._abort)
 
@@ -449,7 +460,7 @@ class PooledAgent:
         return done.addCallback(closed)
 
     def _abort(self) -> None:
-        for pool in self._pools.values():
+        for pool in (*self._pools.values(), *self._leaving):
             pool.abort()
 
 

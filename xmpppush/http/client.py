@@ -1,5 +1,6 @@
 """treq's client with a short way for "JSON in, JSON out"."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
@@ -88,6 +89,24 @@ class JSONClient(HTTPClient):
             "Content-Length: ",
         )
         return self._pooled.pool(origin), "\r\n".join(lines).encode("ascii")
+
+
+def post_head(origin: Origin, target: bytes, lines: Iterable[bytes]) -> bytes:
+    """
+    A POST up to the number of its Content-Length; that, an empty line and the body make it whole.
+
+    Args:
+        target: Checked by `is_target`.
+        lines: Further header lines, without what would end one.
+    """
+    head = (
+        b"POST %s HTTP/1.1" % target,
+        b"Host: %s" % origin.authority.encode("ascii"),
+        b"User-Agent: %s" % USER_AGENT.encode("ascii"),
+        *lines,
+        b"Content-Length: ",
+    )
+    return b"\r\n".join(head)
 
 
 def _producer_of(data: Any) -> IBodyProducer:

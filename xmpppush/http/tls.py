@@ -8,6 +8,7 @@ the check refuses the certificate, and the reason is kept for the operator.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate, CertificateOptions, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from xmpppush.certificates import Credentials
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -43,7 +46,13 @@ class CertificateRefused(Exception):
     """The server's certificate will not do; the text says why."""
 
 
-def client_tls(host: str, ca_file: Path | None, verify: bool) -> IOpenSSLClientConnectionCreator:
+def client_tls(
+    host: str,
+    ca_file: Path | None,
+    verify: bool,
+    protocols: Sequence[bytes] = (),
+    credentials: Credentials | None = None,
+) -> IOpenSSLClientConnectionCreator:
     """
     TLS (1.2 and up) towards ``host``; make it once and use it for many connections.
 
@@ -51,15 +60,22 @@ def client_tls(host: str, ca_file: Path | None, verify: bool) -> IOpenSSLClientC
         ca_file: PEM file with the authorities to trust and no others; ``None``: the system's store,
             which ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` move.
         verify: ``False`` accepts any certificate of anybody.
+        protocols: Offered by ALPN (RFC 7301), the best first.
+        credentials: Our own, for servers that ask for a certificate.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: There is no certificate in it.
     """
+    ours: dict[str, Any] = {"acceptableProtocols": list(protocols) or None}
+    if credentials is not None:
+        ours["privateKey"] = credentials.key
+        ours["certificate"] = credentials.certificate
+        ours["extraCertChain"] = list(credentials.chain)
     if not verify:
-        return _TLSClient(host, CertificateOptions(verify=False), verify=False)
+        return _TLSClient(host, CertificateOptions(verify=False, **ours), verify=False)
     trust: Any = platformTrust() if ca_file is None else trustRootFromCertificates(_certificates_in(ca_file))
-    return _TLSClient(host, CertificateOptions(trustRoot=trust), verify=True)
+    return _TLSClient(host, CertificateOptions(trustRoot=trust, **ours), verify=True)
 
 
 def _certificates_in(path: Path) -> list[Certificate]:

@@ -15,16 +15,19 @@ from xmpppush.interfaces import IDatabase, INodeStore
 from xmpppush.model import Node
 
 _KEY = "host = ? AND name = ?"
+# One statement, as each costs more than the rows do: of very many nodes most are read once a push.
+_NODE = (
+    "SELECT type, owner, config, created, jid, affiliation"
+    " FROM nodes LEFT JOIN node_affiliations USING (host, name) WHERE host = ? AND name = ? ORDER BY jid"
+)
 
 
 def select_node(cursor: Cursor, host: str, name: str) -> Node | None:
-    cursor.execute(f"SELECT type, owner, config, created FROM nodes WHERE {_KEY}", (host, name))  # noqa: S608
-    rows = cursor.fetchall()
+    rows = cursor.execute(_NODE, (host, name)).fetchall()
     if not rows:
         return None
-    node_type, owner, config, created = rows[0]
-    cursor.execute(f"SELECT jid, affiliation FROM node_affiliations WHERE {_KEY} ORDER BY jid", (host, name))  # noqa: S608
-    affiliations = MappingProxyType(dict(cursor.fetchall()))
+    node_type, owner, config, created, *_ = rows[0]
+    affiliations = MappingProxyType({jid: affiliation for *_, jid, affiliation in rows if jid is not None})
     return Node(host, name, node_type, owner, MappingProxyType(orjson.loads(config)), affiliations, created)
 
 

@@ -1,7 +1,7 @@
 """Publishes to app servers (XEP-0357 section 7): from a message to the deliveries it calls for."""
 
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from xmpppush.coroutines import start
 from xmpppush.errors import AppServerUnreachable, OfflineFull, PushError, StorageError
+from xmpppush.http.outage import Outage
 from xmpppush.interfaces import (
     IMessageStore,
     IPubSub,
@@ -29,12 +30,17 @@ from xmpppush.mod_push.batches import Batches
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
 from xmpppush.mod_push.rules import (
     Verdict,
+    all_active,
     counted,
+    is_urgent,
     is_waiting,
+    reads,
     sender_of,
+    still_to_tell,
     to_notify,
     urgent,
     verdict_on,
+    why_not_there,
 )
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
@@ -74,6 +80,7 @@ class Publisher:
         max_errors: Errors in a row that suspend a registration.
         suspend_retry: Seconds until a suspended one is tried again.
         batch_window: Seconds, see `Batches`; ``0.0``: every push at once.
+        notify_inactive: Is an urgent message pushed to a connected device, too, whose client is inactive?
         trace: Told of each decision about a message that a registration concerns.
 
     Attributes:
@@ -98,6 +105,7 @@ class Publisher:
         max_errors: int = 10,
         suspend_retry: float = 86400.0,
         batch_window: float = 0.0,
+        notify_inactive: bool = False,
         trace: ITrace = NO_TRACE,
         workers: int = 100,
     ) -> None:
@@ -109,6 +117,7 @@ class Publisher:
         self._push_service = push_service
         self._clock = clock
         self._notify = notify
+        self._notify_inactive = notify_inactive
         self._privacy = privacy
         self._max_errors = max_errors
         self._suspend_retry = suspend_retry
@@ -116,15 +125,25 @@ class Publisher:
         self._trace = trace
         self._workers = Workers(workers)
         self._unreachable: set[str] = set()
+        self._outages: dict[str, Outage] = {}  # by pubsub JID, of those that had one
         self._saving: IDelayedCall | None = None
         self.decisions: Counter[str] = Counter(dict.fromkeys(DECISIONS, 0))
 
     async def deliveries_for(
-        self, account: str, stanza: Element, sessions: Mapping[str, ISession]
+        self,
+        account: str,
+        stanza: Element,
+        sessions: Mapping[str, ISession],
+        pushed: Collection[tuple[str, str]] = (),
+        have: Collection[str] = (),
     ) -> tuple[Delivery, ...]:
         enabled = self._registrations.known(account)
         if enabled is None:
             enabled = await self._registrations.of(account)
+        told_before: Sequence[Registration] = ()
+        if pushed or have:
+            told_before = [each for each in enabled if (each.pubsub, each.node) in pushed]
+            enabled = still_to_tell(enabled, pushed, have, self._notify)
         if not enabled:
             return ()
         attributes = stanza.attributes
@@ -142,15 +161,28 @@ class Publisher:
             sender=sender_of(stanza)[:MAX_IN_TRACE],
             message=attributes.get("id", "")[:MAX_IN_TRACE],
         )
+        for registration in told_before:
+            note(registration.node, Decision.FILTERED, "told-before")
         registrations = to_notify(enabled, sessions, self._notify)
+        importance: bool | Importance | None = None
+        asleep: Sequence[Registration] = ()
+        if len(registrations) < len(enabled) and self._notify_inactive and not all_active(sessions):
+            importance = self._plugin.should_publish(account, stanza)
+            if is_urgent(importance):
+                absent, registrations = registrations, to_notify(enabled, sessions, self._notify, True)
+                asleep = left_out(registrations, absent)
         if len(registrations) < len(enabled):
             why = "account-online" if self._notify == "account-offline" else "device-online"
             self.decisions["online"] += len(enabled) - len(registrations)
             for registration in left_out(enabled, registrations):
-                note(registration.node, Decision.ONLINE, why)
+                resource = registration.resource
+                if self._notify == "account-offline":
+                    resource = next((name for name, each in sessions.items() if reads(each)), "")
+                note(registration.node, Decision.ONLINE, why, resource=resource)
             if not registrations:
                 return ()
-        importance = self._plugin.should_publish(account, stanza)
+        if importance is None:
+            importance = self._plugin.should_publish(account, stanza)
         if not importance:
             self.decisions["filtered"] += len(registrations)
             note("", Decision.FILTERED, getattr(importance, "reason", "plugin"))
@@ -164,7 +196,8 @@ class Publisher:
             waiting, registrations = registrations, self._without_waiting(registrations)
             self.decisions["suspended"] += len(waiting) - len(registrations)
             for registration in left_out(waiting, registrations):
-                note(registration.node, Decision.SUSPENDED, registration.reason)
+                next_try = registration.next_try
+                note(registration.node, Decision.SUSPENDED, registration.reason, until=next_try)
         wanted = self._plugin.publish_notification(account, notification, registrations)
         if len(wanted) < len(registrations):
             self.decisions["filtered"] += len(registrations) - len(wanted)
@@ -175,7 +208,6 @@ class Publisher:
             at_once = True
             notification = urgent(notification)
         notification = self._privacy.applied_to(notification)
-        why = "device-absent" if sessions else "no-session"
         deliveries = []
         for registration in wanted:
             missed = self._registrations.count_missed(registration)
@@ -188,7 +220,14 @@ class Publisher:
                 # Not waited for: the sender's next message would overtake this one.
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
+            if self._outages:
+                self._is_well(registration.pubsub)
             self.decisions["push"] += 1
+            why = "no-session"
+            if sessions:
+                why = why_not_there(sessions.get(registration.resource))
+                if registration in asleep:
+                    why = "device-inactive"
             note(registration.node, Decision.ACCEPTED, why)
             if registration.errors:
                 start(self._succeeded(registration, trace), self._not_noted, registration)
@@ -201,14 +240,10 @@ class Publisher:
             self._save_soon()
         return tuple(deliveries)
 
-    def dropped(self, deliveries: Iterable[Delivery], error: Exception | None) -> None:
-        decision, reason = Decision.NOT_STORED, "offline-full"
-        if error is None:
-            decision, reason = Decision.FILTERED, "told-before"
-        elif not isinstance(error, OfflineFull):
-            reason = told(error)
+    def dropped(self, deliveries: Iterable[Delivery], error: Exception) -> None:
+        reason = "offline-full" if isinstance(error, OfflineFull) else told(error)
         for delivery in deliveries:
-            self._trace.note(delivery.trace, delivery.account, delivery.node, decision, reason)
+            self._trace.note(delivery.trace, delivery.account, delivery.node, Decision.NOT_STORED, reason)
 
     def _without_waiting(self, registrations: tuple[Registration, ...]) -> tuple[Registration, ...]:
         """Those that are not suspended; the others' devices miss the message all the same."""
@@ -287,6 +322,16 @@ class Publisher:
             trace=trace,
         )
 
+    def _is_well(self, pubsub: str) -> None:
+        outage = self._outages.get(pubsub)
+        lasted = outage.succeeded(self._clock.seconds()) if outage is not None else None
+        if lasted is not None:
+            self._log.info(
+                "app server {pubsub} takes pushes again after {seconds} s",
+                pubsub=pubsub,
+                seconds=round(lasted, 1),
+            )
+
     async def _succeeded(self, registration: Registration, trace: str) -> None:
         account, node = registration.account, registration.node
         await self._registrations.forget_errors(account, registration.pubsub, node)
@@ -319,12 +364,15 @@ class Publisher:
         verdict = verdict_on(error)
         reason = (str(error) or type(error).__name__)[:MAX_REASON]
         if verdict is Verdict.PASSING:
-            self._log.warn(
-                "push for {account} to node {node} was not possible: {reason}",
-                account=registration.account,
-                node=registration.node,
-                reason=reason,
-            )
+            if isinstance(error, StorageError):
+                return  # said once by the storage
+            outage = self._outages.setdefault(registration.pubsub, Outage())
+            if outage.failed(reason, self._clock.seconds()):
+                self._log.warn(
+                    "app server {pubsub} takes no pushes: {reason}; those of this time are lost",
+                    pubsub=registration.pubsub,
+                    reason=reason,
+                )
             return
         if verdict is Verdict.GONE:
             if not await self._remove(registration, trace, "node-gone"):
@@ -349,7 +397,9 @@ class Publisher:
         if errors >= self._max_errors:
             next_try = self._clock.seconds() + self._suspend_retry
             await self._registrations.suspend(*key, reason, next_try)
-            self._trace.note(trace, registration.account, registration.node, Decision.DISABLED, "errors")
+            self._trace.note(
+                trace, registration.account, registration.node, Decision.DISABLED, "errors", until=next_try
+            )
             self._log.warn(
                 "registration of {account} for node {node} suspended; the next try is in {seconds} s",
                 account=registration.account,

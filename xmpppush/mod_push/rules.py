@@ -1,6 +1,6 @@
 """Is this a push, for which registrations, and what do errors mean: pure decisions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum, auto
 from typing import Protocol
 
@@ -51,6 +51,7 @@ class Connected(Protocol):
     priority: int | None
     hibernated: bool
     answering: bool
+    active: bool
 
 
 def body_of(message: Element) -> str | None:
@@ -192,13 +193,37 @@ def reads(session: Connected) -> bool:
     )
 
 
+def all_active(sessions: Mapping[str, Connected]) -> bool:
+    """Does no client say that nobody looks at it (XEP-0352)?"""
+    return all(session.active for session in sessions.values())
+
+
+def is_urgent(importance: bool | Importance) -> bool:
+    """Is it to be told at once, whatever else waits? Plugins may answer with a plain yes or no."""
+    return type(importance) is Importance and importance.push and importance.urgent
+
+
+def why_not_there(session: Connected | None) -> str:
+    """The trace's word for why nobody reads there; of a session for which `reads` says so, or of none."""
+    if session is None:
+        return "device-absent"
+    if session.hibernated:
+        return "device-hibernated"
+    if not session.answering:
+        return "device-silent"
+    return "device-unavailable"
+
+
 def has_reader(sessions: Iterable[Connected]) -> bool:
     """Is anybody there who gets messages?"""
     return any(reads(session) for session in sessions)
 
 
 def to_notify(
-    registrations: tuple[Registration, ...], sessions: Mapping[str, Connected], notify: str
+    registrations: tuple[Registration, ...],
+    sessions: Mapping[str, Connected],
+    notify: str,
+    only_active: bool = False,
 ) -> tuple[Registration, ...]:
     """
     The registrations whose device does not get the message over its own stream.
@@ -207,13 +232,36 @@ def to_notify(
         sessions: Resource to session of the account.
         notify: ``account-offline``: all of them or, while anybody reads, none (MongooseIM's rule);
             ``device-offline``: those whose own resource does not read, whoever else does.
+        only_active: Nobody reads where the client says that nobody looks at it (XEP-0352).
     """
+    if only_active:
+        sessions = {resource: session for resource, session in sessions.items() if session.active}
     if not sessions:
         return registrations
     if notify == "account-offline":
         return () if has_reader(sessions.values()) else registrations
     reading = {resource for resource, session in sessions.items() if reads(session)}
     return tuple(registration for registration in registrations if registration.resource not in reading)
+
+
+def still_to_tell(
+    registrations: tuple[Registration, ...],
+    pushed: Collection[tuple[str, str]],
+    have: Collection[str],
+    notify: str,
+) -> tuple[Registration, ...]:
+    """
+    The registrations that a message decided on before may still concern.
+
+    Args:
+        pushed: Pubsub JIDs and nodes of those that had a push.
+        have: Resources that have the message itself; by the rule ``account-offline`` one of them is enough.
+    """
+    if have and notify == "account-offline":
+        return ()
+    return tuple(
+        each for each in registrations if each.resource not in have and (each.pubsub, each.node) not in pushed
+    )
 
 
 def is_waiting(registration: Registration, now: float, longest: float) -> bool:

@@ -257,6 +257,14 @@ class Schedule:
             return True
         return bool(device.queue) and (device.state == RETRY or device.lane.breaker.is_open)
 
+    def newest_like(self, delivery: Delivery) -> Delivery | None:
+        """What waits in the place of one that was replaced, ``None`` where nothing does any more."""
+        device = self._devices.get(delivery.path)
+        if device is None or device.newest is None:
+            return None
+        newest = device.newest.get(collapse_key(delivery))
+        return newest if newest is not delivery else None
+
     # Time.
 
     def wake_time(self) -> float | None:
@@ -344,7 +352,8 @@ class Schedule:
             device.not_before = min(device.not_before, now + self._policy.cap)
             device.state = RETRY
             device.wake = self._wake_at(device.not_before, device)
-        elif device.in_flight and 0 <= now - device.started < GAP:
+        elif device.in_flight and device.started <= now < device.started + GAP:
+            # Compared as it is written down: 'now - started' may be below the gap when its time has come.
             device.state = HELD
             device.wake = self._wake_at(device.started + GAP, device)
         else:

@@ -11,7 +11,7 @@ What is sent when is the `Schedule`'s decision; here it is carried out.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import evolve
 from twisted.application.service import Service
@@ -33,7 +33,7 @@ from xmpppush.errors import (
     Unreachable,
 )
 from xmpppush.http.outage import QUIET, Outage
-from xmpppush.http_connections import HTTPPool, Response
+from xmpppush.http_connections import Response
 from xmpppush.interfaces import IMessageStore, IPushService, ITrace
 from xmpppush.metrics import Histogram
 from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
@@ -51,6 +51,16 @@ STORE_PAUSE = 5.0  # seconds before a store that failed is asked again
 OUTCOMES = ("delivered", "unregistered", "refused", "given-up", "collapsed", "postponed")
 # Seconds: from a push service next door to one that was down for a night.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
+
+
+class RequestPool(Protocol):
+    """What of an `HTTPPool` the bridge needs."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    def post(self, path: str, body: bytes) -> "Deferred[Response]": ...
+
 
 First = Callable[[PushError | None], None]
 
@@ -76,6 +86,11 @@ class Losses:
         return unsaid
 
 
+def trace_of(delivery: Delivery) -> str:
+    """Id of its story; what an earlier version stored, or a foreign server published, has none of its own."""
+    return delivery.trace or f"q{delivery.id}"
+
+
 @implementer(IPushService)
 class MongoosePushBridge(Service):
     """
@@ -93,7 +108,7 @@ class MongoosePushBridge(Service):
     def __init__(
         self,
         section: BridgeSection,
-        pool: HTTPPool,
+        pool: RequestPool,
         messages: IMessageStore,
         clock: Any,
         random: Random,
@@ -106,7 +121,8 @@ class MongoosePushBridge(Service):
     ) -> None:
         """
         Args:
-            pool: The ``[http_connections]`` pool that ``pool_name`` names.
+            pool: The ``[http_connections]`` pool that ``pool_name`` names: an `HTTPPool` or what does as
+                one for a push service in this process.
             clock: The reactor; its seconds are those of `Delivery.created`.
             random: Spreads the retries.
             on_unregistered: Told of each delivery whose device is gone; the delivery is settled behind it,
@@ -291,7 +307,7 @@ class MongoosePushBridge(Service):
         if error is None:
             gone = self._schedule.succeeded(delivery, now)
             if gone:
-                self._replaced(gone)
+                self._replaced(gone, delivery)
             self._count(delivery, "delivered")
             self._note(delivery, Decision.DELIVERED, f"HTTP {code}", delivery.attempts + 1)
             self._settle(delivery.id)
@@ -330,7 +346,7 @@ class MongoosePushBridge(Service):
     ) -> None:
         """Tell the trace; what a foreign server published is there under the pubsub JID."""
         self._trace.note(
-            delivery.trace or f"q{delivery.id}",
+            trace_of(delivery),
             delivery.account or delivery.pubsub,
             delivery.node,
             decision,
@@ -383,16 +399,21 @@ class MongoosePushBridge(Service):
                 **more,
             )
 
-    def _replaced(self, gone: Iterable[Delivery]) -> None:
+    def _replaced(self, gone: Iterable[Delivery], by: Delivery | None = None) -> None:
         """
         Newer ones tell what these would have.
 
         The newer row is on disk, so nothing is lost by deleting the older; with a crash in between both
         are sent.
+
+        Args:
+            by: What replaced them, where that does not wait any more.
         """
         for delivery in gone:
             self._count(delivery, "collapsed")
-            self._note(delivery, Decision.COLLAPSED, "", delivery.attempts)
+            newer = self._schedule.newest_like(delivery) or by
+            into = "" if newer is None else trace_of(newer)
+            self._note(delivery, Decision.COLLAPSED, "", delivery.attempts, into=into)
             self._settle(delivery.id)
             self._tell_first(delivery, TryLater("replaced by a newer one"))
 
@@ -446,7 +467,9 @@ class MongoosePushBridge(Service):
         self._count(delivery, "given-up")
         error = GivenUp(reason)
         tries = delivery.attempts if attempts is None else attempts
-        self._note(delivery, Decision.GIVEN_UP, told(error), tries)
+        most = self._policy.max_attempts
+        limit = "max_attempts" if most and tries >= most else "ttl"
+        self._note(delivery, Decision.GIVEN_UP, told(error), tries, limit=limit)
         self._lost(
             GivenUp,
             "gave up a notification for node {node} after {attempts} tries: {reason}",

@@ -1,15 +1,15 @@
 """
-The HTTP API: ``POST /v1|v2|v3/notification/{device_id}`` and ``GET /healthcheck``.
+The HTTP API: ``POST /v1|v2|v3/notification/{device_id}``, and what there is to read.
 
 MongoosePush's contract with a difference: what it answers with an empty 500 (no such path, wrong method,
 broken JSON, too big) has its own status here, and a body that says so.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version as version_of
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -20,8 +20,14 @@ from twisted.python.failure import Failure
 
 from xmpppush.errors import DeliveryError, DeviceUnregistered, Refused, TryLater
 from xmpppush.interfaces import IPushProvider
+from xmpppush.mongoosepush.api_keys import APIKeys, OverQuota, Unauthorized
 from xmpppush.mongoosepush.health import IHasPools, report
 from xmpppush.mongoosepush.http_server import Answer, HTTPRequest
+from xmpppush.mongoosepush.metrics import CONTENT_TYPE as METRICS_TYPE
+from xmpppush.mongoosepush.metrics import PushServiceCollector, SendTimes, exposition
+from xmpppush.mongoosepush.openapi import openapi
+from xmpppush.mongoosepush.page import POLICY, render
+from xmpppush.mongoosepush.pools import Pools
 from xmpppush.mongoosepush.schemas import VERSIONS, InvalidRequest, Problem, read_request
 
 # FCM's longest are some hundred characters, APNs' 64 to 200; a Web Push subscription is a few hundred.
@@ -44,12 +50,14 @@ class NotificationAPI:
 
     def __init__(self, providers: Sequence[IPushProvider], clock: IReactorTime) -> None:
         self._clock = clock
+        self.times = SendTimes()
         self._providers: dict[str, IPushProvider] = {}
         for provider in providers:
             for service in provider.services:
                 self._providers.setdefault(service, provider)
         self._with_pools = [each for each in map(_with_pools, providers) if each is not None]
-        self._version = version_of("xmpppush")
+        self.version = version_of("xmpppush")
+        self.collector = PushServiceCollector(self.times, self._all_pools)
 
     def notify(self, version: str, device_id: str, content: bytes) -> "Answer | Deferred[Answer]":
         """
@@ -72,13 +80,17 @@ class NotificationAPI:
             return invalid(error.problems)
         service = request.pop("service")
         provider = self._providers.get(service)
+        start = self._clock.seconds()
         if provider is None:
+            self.times.failed(service, None, "no_matching_pool", 0.0)
             return failed(version, Refused("no_matching_pool"))
         try:
             pushed = provider.push(service, device_id, request)
         except Exception:
-            return self._explain(Failure(), version)
-        answered: Deferred[Answer] = pushed.addCallbacks(_delivered, self._explain, errbackArgs=(version,))
+            return self._explain(Failure(), version, service, start)
+        answered: Deferred[Answer] = pushed.addCallbacks(
+            self._delivered, self._explain, (service, start), errbackArgs=(version, service, start)
+        )
         answer = getattr(answered, "result", None)
         if isinstance(answer, Answer):
             return answer
@@ -87,21 +99,34 @@ class NotificationAPI:
     def health(self) -> Answer:
         """``GET /healthcheck``."""
         pools = [pool for provider in self._with_pools for pool in provider.pools()]
-        status, body = report(pools, self._clock.seconds(), self._version)
+        status, body = report(pools, self._clock.seconds(), self.version)
         return Answer(status, orjson.dumps(body))
 
-    def _explain(self, failure: Failure, version: str) -> Answer:
-        error = failure.value
+    def now(self) -> float:
+        """Of the service's clock."""
+        return self._clock.seconds()
+
+    def _all_pools(self) -> Iterator[Any]:
+        """Those that are `IPool`."""
+        for provider in self._with_pools:
+            if isinstance(provider, Pools):
+                yield from provider
+
+    def _delivered(self, _result: object, service: str, start: float) -> Answer:
+        self.times.delivered(service, self._clock.seconds() - start)
+        return DELIVERED
+
+    def _explain(self, failure: Failure, version: str, service: str, start: float) -> Answer:
+        error, took = failure.value, self._clock.seconds() - start
         if isinstance(error, DeliveryError):
+            word = word_of(error)
+            self.times.failed(service, error, word, 0.0 if word == "no_matching_pool" else took)
             return failed(version, error)
-        if isinstance(error, CancelledError):
-            return refusal(version, 500, "request_timeout")
-        self._log.failure("a push provider failed unexpectedly", failure)
-        return refusal(version, 500, "internal_error")
-
-
-def _delivered(_result: object) -> Answer:
-    return DELIVERED
+        word = "request_timeout" if isinstance(error, CancelledError) else "internal_error"
+        self.times.failed(service, None, word, took)
+        if word == "internal_error":
+            self._log.failure("a push provider failed unexpectedly", failure)
+        return refusal(version, 500, word)
 
 
 def _with_pools(provider: IPushProvider) -> IHasPools | None:
@@ -131,18 +156,21 @@ _WORD_OF_CLASS: Mapping[type[DeliveryError], str] = {
 
 def failed(version: str, error: DeliveryError) -> Answer:
     """The answer for what a provider raised; v1 and v2 know 500 and 503 only."""
-    said = str(error)
-    word = said if said in STATUS else _word_of(error)
+    word = word_of(error)
     after = getattr(error, "after", None)
     headers = () if after is None else (("retry-after", str(max(0, math.ceil(after)))),)
     if version == "v3":
         return refusal(version, STATUS[word], word, headers)
     if word == "unable_to_connect":
         return refusal(version, 503, "Please try again later", headers)
-    return refusal(version, 500, said or word, headers)
+    return refusal(version, 500, error.provider_word or str(error) or word, headers)
 
 
-def _word_of(error: DeliveryError) -> str:
+def word_of(error: DeliveryError) -> str:
+    """The one of `STATUS` that says what the error is."""
+    said = str(error)
+    if said in STATUS:
+        return said
     for kind, word in _WORD_OF_CLASS.items():
         if isinstance(error, kind):
             return word
@@ -173,8 +201,19 @@ def accepts(accept: str | None, *types: str) -> bool:
 class PushAPI:
     """The API's paths; call it with a request."""
 
-    def __init__(self, notifications: NotificationAPI) -> None:
+    def __init__(self, notifications: NotificationAPI, keys: APIKeys | None = None) -> None:
+        """
+        Args:
+            keys: Who may send, and read the metrics; ``None``: everybody.
+        """
         self._notifications = notifications
+        self._keys = keys
+        self._pages: Mapping[bytes, Callable[[], Answer]] = {
+            b"healthcheck": notifications.health,
+            b"metrics": self._metrics,
+            b"swagger.json": self._document,
+            b"swaggerui": self._page,
+        }
 
     def __call__(self, request: HTTPRequest) -> "Answer | Deferred[Answer]":
         """The answer, or a Deferred of it that never fails."""
@@ -182,8 +221,8 @@ class PushAPI:
         version = _version(path)
         if len(path) == 3 and path[1] == b"notification" and version in VERSIONS:
             return self._notification(request, version, path[2])
-        if path == [b"healthcheck"]:
-            return self._health(request)
+        if len(path) == 1 and path[0] in self._pages:
+            return self._get(request, path[0])
         return refusal(version, 404, "not_found")
 
     def refuse(self, request: HTTPRequest, status: int, reason: str) -> Answer:
@@ -195,6 +234,10 @@ class PushAPI:
     ) -> "Answer | Deferred[Answer]":
         if request.method != "POST":
             return refusal(version, 405, "method_not_allowed", (("allow", "POST"),))
+        if self._keys is not None:
+            refused = self._refused(self._keys, request, version)
+            if refused is not None:
+                return refused
         if not accepts(request.headers.get("accept"), "application/json"):
             return refusal(version, 406, "not_acceptable")
         content_type = request.headers.get("content-type")
@@ -207,12 +250,49 @@ class PushAPI:
             return refusal(version, 400, "invalid_request")
         return self._notifications.notify(version, device_id, request.content)
 
-    def _health(self, request: HTTPRequest) -> Answer:
+    def _refused(
+        self, keys: APIKeys, request: HTTPRequest, version: str, counts: bool = True
+    ) -> Answer | None:
+        """The answer to who has no key or sends too much; ``None``: it may go on."""
+        try:
+            client = keys.identify(request.headers.get("authorization"))
+            if counts:
+                keys.admit(client, self._notifications.now())
+        except Unauthorized:
+            return refusal(version, 401, "unauthorized", (("www-authenticate", 'Bearer realm="xmpppush"'),))
+        except OverQuota as error:
+            return refusal(version, 429, "too_many_requests", (("retry-after", str(error.after)),))
+        return None
+
+    def _get(self, request: HTTPRequest, name: bytes) -> Answer:
         if request.method not in ("GET", "HEAD"):
             return refusal("", 405, "method_not_allowed", (("allow", "GET, HEAD"),))
-        if not accepts(request.headers.get("accept"), "application/json", "application/health+json"):
+        if not accepts(request.headers.get("accept"), *_MEDIA_TYPES[name]):
             return refusal("", 406, "not_acceptable")
-        return self._notifications.health()
+        if name == b"metrics" and self._keys is not None:
+            refused = self._refused(self._keys, request, "", counts=False)
+            if refused is not None:
+                return refused
+        return self._pages[name]()
+
+    def _metrics(self) -> Answer:
+        return Answer(200, exposition(self._notifications.collector), content_type=METRICS_TYPE)
+
+    def _document(self) -> Answer:
+        return Answer(200, orjson.dumps(openapi(self._notifications.version)))
+
+    def _page(self) -> Answer:
+        page = render(openapi(self._notifications.version))
+        headers = (("content-security-policy", POLICY), ("x-content-type-options", "nosniff"))
+        return Answer(200, page, headers, b"text/html; charset=utf-8")
+
+
+_MEDIA_TYPES: Mapping[bytes, tuple[str, ...]] = {
+    b"healthcheck": ("application/json", "application/health+json"),
+    b"metrics": ("text/plain", "application/openmetrics-text"),
+    b"swagger.json": ("application/json",),
+    b"swaggerui": ("text/html",),
+}
 
 
 def _segments(request: HTTPRequest) -> list[bytes]:

@@ -39,6 +39,9 @@ REQUEST_TIMEOUT = 60.0
 LINGER = 5.0
 
 
+JSON = b"application/json; charset=utf-8"
+
+
 @frozen
 class HTTPRequest:
     """
@@ -57,11 +60,12 @@ class HTTPRequest:
 
 @frozen
 class Answer:
-    """An HTTP answer with a JSON body; ``headers`` are those besides the usual ones."""
+    """An HTTP answer, mostly of JSON; ``headers`` are those besides the usual ones."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: bytes = JSON
 
 
 Handler = Callable[[HTTPRequest], "Answer | Deferred[Answer]"]
@@ -87,6 +91,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._body: list[bytes] = []
         self._body_size = 0
         self._head_size: int | None = 0  # None: the head is complete, this is the body
+        self._complete = False  # has a request ended in these octets?
         self._waiting: deque[tuple[HTTPRequest, bool]] = deque()
         self._answering = False
         self._unread_answers = False
@@ -119,7 +124,10 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         except httptools.HttpParserError:
             self._refuse(400, "bad_request")
             return
-        if self._head_size is not None:
+        if self._complete:
+            # What is behind a whole request, the beginning of the next head, is counted with its next octets.
+            self._complete = False
+        elif self._head_size is not None:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD and not self._closing:
                 self._refuse(431, "header_fields_too_large")
@@ -187,6 +195,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         if self._closing or self._last_request:
             return
         self._head_size = 0
+        self._complete = True
         request = HTTPRequest(
             self._parser.get_method().decode("latin-1"),
             self._url.split(b"?", 1)[0],
@@ -359,6 +368,7 @@ class HTTPServerFactory(ServerFactory[HTTPServerProtocol]):
             answer.status,
             _PHRASES[answer.status],
             self._date_header(),
+            answer.content_type,
             self._request_id(request),
             extra.encode("latin-1"),
             len(answer.body),
@@ -381,7 +391,7 @@ _ANSWER = (
     b"server: xmpppush\r\n"
     b"date: %b\r\n"
     b"cache-control: max-age=0, private, must-revalidate\r\n"
-    b"content-type: application/json; charset=utf-8\r\n"
+    b"content-type: %b\r\n"
     b"x-request-id: %b\r\n"
     b"%b"
     b"content-length: %d\r\n\r\n%b"

@@ -44,7 +44,7 @@ def _send(request: Request, gone: list[Failure], answer: Answer) -> None:
     if gone:  # the client went away meanwhile
         return
     request.setResponseCode(answer.status)
-    request.setHeader("content-type", "application/json; charset=utf-8")
+    request.setHeader("content-type", answer.content_type)
     request.setHeader("content-length", str(len(answer.body)))
     for name, value in answer.headers:
         request.setHeader(name, value)

@@ -14,16 +14,27 @@ from xmpppush.errors import Refused
 from xmpppush.interfaces import IPushProvider
 from xmpppush.model import SandboxNotification
 from xmpppush.mongoosepush.health import IHasPools, PoolHealth
-from xmpppush.mongoosepush.payloads import apns_headers, apns_payload, fcm_message
+from xmpppush.mongoosepush.payloads import (
+    apns_headers,
+    apns_payload,
+    fcm_message,
+    webpush_content,
+    webpush_headers,
+)
 
 
 def _apns_content(_device_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"headers": apns_headers(request), "payload": apns_payload(request)}
 
 
+def _webpush_content(_device_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    return {"headers": dict(webpush_headers(request)), "payload": webpush_content(request)}
+
+
 _CONTENTS: Mapping[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {
     "apns": _apns_content,
     "fcm": fcm_message,
+    "webpush": _webpush_content,
 }
 
 
@@ -33,8 +44,8 @@ class Sandbox:
     Sends nothing; every well-formed notification succeeds.
 
     Attributes:
-        notifications: The last ``capacity`` of them, oldest first: ``headers`` and ``payload`` for apns,
-            ``message`` for fcm.
+        notifications: The last ``capacity`` of them, oldest first: ``headers`` and ``payload`` for apns
+            and webpush, ``message`` for fcm.
     """
 
     _log = Logger()

@@ -6,18 +6,24 @@ Whatever version asks, what comes out is the body of v3 with real numbers and bo
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
 from jsonschema.validators import extend  # type: ignore[import-untyped]
 
+from xmpppush.mongoosepush.payloads import APNS_PUSH_TYPES, MAX_COLLAPSE_ID
+
 Schema = Mapping[str, Any]
+
+YEAR_9999 = 253_402_300_799  # the last second that everybody can write as a date
+MAX_LABEL = 255  # characters
+ANALYTICS_LABEL = "^[a-zA-Z0-9_.~%-]{1,50}$"  # as FCM documents it
 
 _STRING = {"type": "string"}
 _INT32 = {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}
-_SERVICE = {"type": "string", "enum": ["apns", "fcm"]}
+_SERVICE = {"type": "string", "enum": ["apns", "fcm", "webpush"]}
 _MODE = {"type": "string", "enum": ["prod", "dev"]}
 _DATA = {"type": "object"}
 
@@ -52,6 +58,17 @@ V1: Schema = {
     },
 }
 
+# Ours, not MongoosePush's. What a provider has no use for it does not get.
+EXTENSIONS: Schema = {
+    "apns_collapse_id": {"type": "string", "minLength": 1, "maxLength": MAX_COLLAPSE_ID},
+    "apns_expiration": {"type": "integer", "format": "int64", "minimum": 0, "maximum": YEAR_9999},
+    "apns_push_type": {"type": "string", "enum": list(APNS_PUSH_TYPES)},
+    "thread_id": {"type": "string", "minLength": 1, "maxLength": MAX_LABEL},
+    "collapse_key": {"type": "string", "minLength": 1, "maxLength": MAX_LABEL},
+    "analytics_label": {"type": "string", "pattern": ANALYTICS_LABEL},
+    "channel_id": {"type": "string", "minLength": 1, "maxLength": MAX_LABEL},
+}
+
 _PROPERTIES = {
     "service": _SERVICE,
     "alert": ALERT,
@@ -62,6 +79,7 @@ _PROPERTIES = {
     "mutable_content": {"type": "boolean"},
     "topic": _STRING,
     "tags": {"type": "array", "items": _STRING},
+    **EXTENSIONS,
 }
 
 # The same for v2 and v3: an alert, or data, or both.
@@ -158,8 +176,16 @@ def _is_integer(_checker: object, value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _pattern(_validator: object, pattern: str, value: object, _schema: Schema) -> Iterator[ValidationError]:
+    """Python's ``$`` also matches before a line break at the end, that of JSON Schema does not."""
+    if isinstance(value, str) and not re.fullmatch(pattern, value):
+        yield ValidationError("does not match")
+
+
 _Validator = extend(
-    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+    Draft202012Validator,
+    {"pattern": _pattern},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )
 
 
@@ -192,7 +218,15 @@ class Check:
 
 
 # The fields whose words the schemas restrict.
-_WORDS = frozenset({"service", "mode", "priority"})
+_WORDS = frozenset({"service", "mode", "priority", "apns_push_type"})
+# Those whose strings they measure: what of one its validity depends on.
+_MEASURES: Mapping[str, Callable[[str], object]] = {
+    "apns_collapse_id": lambda text: 0 < len(text) <= MAX_COLLAPSE_ID,
+    "thread_id": lambda text: 0 < len(text) <= MAX_LABEL,
+    "collapse_key": lambda text: 0 < len(text) <= MAX_LABEL,
+    "channel_id": lambda text: 0 < len(text) <= MAX_LABEL,
+    "analytics_label": lambda text: re.fullmatch(ANALYTICS_LABEL, text) is not None,
+}
 
 
 def shape_of(value: Mapping[str, Any]) -> object:
@@ -207,9 +241,14 @@ def shape_of(value: Mapping[str, Any]) -> object:
 def _shape_of_field(name: str, value: object) -> object:
     kind = type(value)
     if kind is str:
-        return value if name in _WORDS else str
+        if name in _WORDS:
+            return value
+        measure = _MEASURES.get(name)
+        return str if measure is None else (str, measure(value))  # type: ignore[arg-type]
     if kind is int:
-        return -(2**31) <= value < 2**31  # type: ignore[operator]
+        if name == "apns_expiration":
+            return (int, 0 <= value <= YEAR_9999)  # type: ignore[operator]
+        return (int, -(2**31) <= value < 2**31)  # type: ignore[operator]
     if kind is dict and name == "alert":
         return (dict, shape_of(value))  # type: ignore[arg-type]
     if kind is list:
@@ -247,7 +286,13 @@ def _wrong_value(errors: Sequence[ValidationError]) -> str:
         return _wrong_type(kinds["type"].validator_value, kinds["type"].instance)
     if "enum" in kinds:
         return "Invalid value for enum"
-    return "Invalid format. Expected :int32"
+    if "pattern" in kinds:
+        return f"Invalid format. Expected {kinds['pattern'].validator_value}"
+    if "maxLength" in kinds:
+        return f"String length is larger than maxLength: {kinds['maxLength'].validator_value}"
+    if "minLength" in kinds:
+        return f"String length is smaller than minLength: {kinds['minLength'].validator_value}"
+    return f"Invalid format. Expected :{errors[0].schema['format']}"
 
 
 def _wrong_type(expected: str, value: object) -> str:

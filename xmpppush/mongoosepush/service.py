@@ -19,6 +19,7 @@ from xmpppush.errors import ConfigError
 from xmpppush.interfaces import IPushProvider
 from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.mongoosepush.api import NotificationAPI, PushAPI
+from xmpppush.mongoosepush.api_keys import read_api_keys
 from xmpppush.mongoosepush.http_server import HTTPServerFactory
 
 MAX_CONNECTIONS = 2000
@@ -68,7 +69,9 @@ class MongoosePush(Service):
         self.notifications = NotificationAPI(providers, clock)
         self._text = section.endpoint
         self._clock = clock
-        api = PushAPI(self.notifications)
+        api = PushAPI(
+            self.notifications, None if section.api_keys is None else read_api_keys(section.api_keys)
+        )
         self._server = HTTPServerFactory(api, api.refuse, clock, random, max_connections)
         try:
             self._endpoint, wants_tls = parse_server_endpoint(reactor, section.endpoint)

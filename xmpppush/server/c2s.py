@@ -498,7 +498,7 @@ class C2SConnection(XMPPStream):
                 if self._is_for_us(stanza):
                     return
             stored = self._factory.host.stanza(session, stanza)
-            if stored is not None and number and not stored.called:
+            if stored is not None and number and (not stored.called or stored.paused):
                 session.pending(number, stored)
                 stored.addCallback(self._stored)
         except PushError as error:

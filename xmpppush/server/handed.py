@@ -9,7 +9,7 @@ each message it is remembered, here and with its row, whether that may still hap
 for a device and message, whether its stream breaks, falls silent, ends, or all of it one after the other.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -37,7 +37,7 @@ class Handed:
     Attributes:
         id: Number of its row, 0 before it is stored.
         holders: The sessions that owe an acknowledgement for it.
-        taken: A session that acknowledges nothing got it, too.
+        have: Resources of the sessions that have it: that said so, or acknowledge nothing and were sent it.
         done: Somebody has it, for certain.
         pushed: The pubsub JIDs and nodes that had a push for it; ``None``: no more pushes are due.
         stored: Its row is written, or never will be.
@@ -45,13 +45,13 @@ class Handed:
         wanted: One was asked for, and is to be made when it can be.
     """
 
-    __slots__ = ("account", "deciding", "done", "holders", "id", "pushed", "stored", "taken", "wanted", "xml")
+    __slots__ = ("account", "deciding", "done", "have", "holders", "id", "pushed", "stored", "wanted", "xml")
 
-    def __init__(self, account: str, xml: str, holders: set[ISession], taken: bool = False) -> None:
+    def __init__(self, account: str, xml: str, holders: set[ISession]) -> None:
         self.account = account
         self.xml = xml
         self.holders = holders
-        self.taken = taken
+        self.have: set[str] = set()
         self.done = False
         self.id = 0
         self.pushed: set[tuple[str, str]] | None = None
@@ -93,21 +93,31 @@ class HandedMessages:
         xml: str,
         sessions: Sequence[ISession],
         is_behind: Callable[[ISession], bool],
+        notified: Collection[tuple[str, str]] = (),
     ) -> Handed | None:
         """
         A message goes to these sessions; ``None`` where none of them acknowledges anything.
 
         Args:
             is_behind: Does that session get it later only?
+            notified: Pubsub JIDs and nodes of registrations that were told of it before.
         """
         holders = {session for session in sessions if session.managed}
         if not holders:
             return None
-        taken = any(not session.managed and not is_behind(session) for session in sessions)
-        handed = Handed(account, xml, holders, taken)
+        handed = Handed(account, xml, holders)
+        if len(holders) < len(sessions):
+            handed.have.update(each.resource for each in sessions if not each.managed and not is_behind(each))
         if self._push is not None and any(map(is_listening, holders)):
-            handed.pushed = set()
+            handed.pushed = set(notified)
         return handed
+
+    def is_push_due(self, handed: Handed, notified: Collection[tuple[str, str]]) -> bool:
+        """May a push be due later? To be asked when it was decided on the pushes that are due at once."""
+        if handed.pushed is None and self._push is not None and any(map(is_listening, handed.holders)):
+            # A session that came back while it was decided, and may break again.
+            handed.pushed = set(notified)
+        return handed.pushed is not None
 
     def store(
         self, handed: Handed, message: OfflineMessage, deliveries: Sequence[Delivery]
@@ -133,8 +143,8 @@ class HandedMessages:
             self.push([handed])
 
     def _not_stored(self, failure: Failure, handed: Handed) -> Failure:
-        # Its sender is told so, and it is no more than what the sessions have.
-        handed.stored = handed.done = True
+        # It is no more than what the sessions have.
+        handed.stored = True
         handed.pushed = None
         return failure
 
@@ -163,6 +173,7 @@ class HandedMessages:
     def acknowledged(self, session: ISession, handed: Handed) -> None:
         """The client of this session has it."""
         handed.holders.discard(session)
+        handed.have.add(session.resource)
         self._done(handed)
 
     def ended(self, session: ISession, left: Iterable[Handed]) -> list[Handed]:
@@ -176,7 +187,7 @@ class HandedMessages:
         for handed in left:
             handed.holders.discard(session)
             if not handed.done and not handed.holders:
-                if handed.taken:
+                if handed.have:
                     self._done(handed)
                 elif handed.stored:
                     self._released(handed)
@@ -188,7 +199,7 @@ class HandedMessages:
         if handed.done:
             return
         handed.done = True
-        if handed.stored:
+        if handed.stored and handed.id:
             self._by_id.pop(handed.id, None)
             self._forget(handed.id)
 
@@ -206,9 +217,9 @@ class HandedMessages:
         elif self._timer is None:
             self._timer = self._clock.callLater(FORGET_AFTER, self.forget_now)
 
-    def forget(self, ids: Sequence[int]) -> "Deferred[None]":
+    def forget(self, ids: Sequence[int], session: ISession) -> "Deferred[None]":
         """
-        Stored messages were given to a session that acknowledges nothing.
+        Stored messages were given to this session, which acknowledges nothing.
 
         Fires when they are deleted. Where the disk is full or broken that is tried again later, and nobody
         gets them until then.
@@ -217,6 +228,7 @@ class HandedMessages:
             handed = self._by_id.pop(message_id, None)
             if handed is not None:
                 handed.done = True
+                handed.have.add(session.resource)
         self._acknowledged.extend(ids)
         self._forgetting.update(ids)
         return self.forget_now()
@@ -256,12 +268,9 @@ class HandedMessages:
             start(self._push_all(due), self._push_failed)
 
     def push_later(self, delay: float, handed: Sequence[Handed]) -> None:
-        """As `push` in some seconds, for those that nobody has by then."""
+        """As `push` in some seconds."""
         if handed and self._push is not None:
-            self._clock.callLater(delay, self._push_late, handed)
-
-    def _push_late(self, handed: Sequence[Handed]) -> None:
-        self.push(each for each in handed if not each.done)
+            self._clock.callLater(delay, self.push, handed)
 
     async def _push_all(self, due: Sequence[Handed]) -> None:
         for handed in due:
@@ -276,8 +285,13 @@ class HandedMessages:
         try:
             while handed.wanted and handed.pushed is not None:
                 handed.wanted = False
-                sessions = self._resources.of(handed.account)
-                deliveries = await self._push.deliveries_for(handed.account, stanza_of(handed.xml), sessions)
+                deliveries = await self._push.deliveries_for(
+                    handed.account,
+                    stanza_of(handed.xml),
+                    self._resources.of(handed.account),
+                    handed.pushed,
+                    handed.have,
+                )
                 self._decided(handed, deliveries)
         finally:
             handed.deciding = handed.wanted = False
@@ -285,15 +299,20 @@ class HandedMessages:
     def _decided(self, handed: Handed, deliveries: Sequence[Delivery]) -> None:
         pushed = handed.pushed
         assert pushed is not None
-        new = [each for each in deliveries if (each.pubsub, each.node) not in pushed]
-        pushed.update((each.pubsub, each.node) for each in new)
+        pushed.update((each.pubsub, each.node) for each in deliveries)
         final = not handed.wanted and not any(map(is_listening, handed.holders))
         if final:
             handed.pushed = None
-            if not handed.holders:
-                self._by_id.pop(handed.id, None)
-        if new or final:
-            self._messages.decided(handed.id, new, final).addCallbacks(self._enqueue, self._push_failed)
+        if deliveries or (final and not handed.done):
+            noted = self._messages.decided(handed.id, deliveries, final)
+            noted.addCallbacks(self._enqueue, self._push_failed)
+            if final:
+                # Not before: until then its row says that pushes are due, and who read that would make them.
+                noted.addCallback(self._concluded, handed)
+
+    def _concluded(self, _: object, handed: Handed) -> None:
+        if not handed.holders:
+            self._by_id.pop(handed.id, None)
 
     def _enqueue(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from xmpppush.coroutines import start
 from xmpppush.errors import LimitReached, OfflineFull, PushError, StorageError
+from xmpppush.http.outage import QUIET
 from xmpppush.interfaces import IAccountStore, IMessageStore, IPushDecider, ISession, ISessionHost
 from xmpppush.jids import JID, parse_jid
 from xmpppush.model import Delivery, OfflineMessage
@@ -33,13 +34,13 @@ from xmpppush.server.router import Router
 from xmpppush.server.rules import (
     Otherwise,
     is_copied,
-    is_listening,
     is_present,
     is_worth_storing,
     message_type,
     plan_message,
 )
 from xmpppush.server.sm import StreamManagement
+from xmpppush.server.unstored import Unstored
 from xmpppush.xep import namespaces as ns
 from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import relayed_xml
@@ -92,6 +93,8 @@ class XMPPServer(Service):
         self._recovery: Any = None
         self._handed = HandedMessages(messages, resources, push, clock)
         self._offline = OfflineMessages(messages, clock, self._again, self._handed)
+        self._unstored = Unstored(messages, clock, self._enqueue, self._dropped)
+        self._quiet_until = float("-inf")
         self._resumable: dict[str, Any] = {}
         # Sessions that are over, by their id: account and counters, for who resumes too late.
         self._over: dict[str, tuple[str, StreamManagement]] = {}
@@ -112,6 +115,7 @@ class XMPPServer(Service):
         if self._recovery is not None and self._recovery.active():
             self._recovery.cancel()
         self._handed.stop()
+        self._unstored.stop()
 
     # The connection's side: ISessionHost.
 
@@ -156,6 +160,7 @@ class XMPPServer(Service):
         """What a session took along goes to others, to storage, or back (XEP-0198 section 4)."""
         messages = [what for what in left if isinstance(what, Handed)]
         due = self._handed.ended(session, [*messages, *held])
+        self._unstored.changed([*messages, *held])
         if self._stopping:
             return
         for other in self.resources.of(session.account).values():
@@ -191,9 +196,11 @@ class XMPPServer(Service):
         for each in what:
             if isinstance(each, Handed):
                 self._handed.acknowledged(session, each)
+        self._unstored.changed(what)
 
     def broken(self, session: ISession) -> None:
         session.hibernate()
+        self._unstored.changed(session.unacknowledged())
         if self._push is not None and self._push.push_on_broken_stream:
             self._push_unacknowledged(session)
 
@@ -202,6 +209,7 @@ class XMPPServer(Service):
             self._push.device_back(session.account, session.resource)
 
     def overdue(self, session: ISession) -> None:
+        self._unstored.changed(session.unacknowledged())
         self._push_unacknowledged(session)
 
     def _push_unacknowledged(self, session: ISession) -> None:
@@ -325,7 +333,7 @@ class XMPPServer(Service):
         if plan.sessions:
             xml = relayed_xml(stanza)
             if kind in ("chat", "normal") and _is_any_managed(plan.sessions) and is_worth_storing(stanza):
-                handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind)
+                handed = self._handed.hand(account, xml, plan.sessions, self._offline.is_behind, notified)
             what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
                 held = self._offline.send(session, stanza, xml, what) or held
@@ -338,7 +346,7 @@ class XMPPServer(Service):
         deliveries: Sequence[Delivery] = ()
         if self._push is not None:
             try:
-                deliveries = await self._push.deliveries_for(account, stanza, sessions)
+                deliveries = await self._push.deliveries_for(account, stanza, sessions, notified)
             except StorageError:
                 failed(Failure(), stanza)
                 if handed is None:
@@ -346,10 +354,6 @@ class XMPPServer(Service):
             except Exception:
                 # A plugin's fault, perhaps; the message is none the worse for it.
                 self._push_failed(Failure(), stanza)
-        if notified and deliveries:
-            told = [each for each in deliveries if (each.pubsub, each.node) in notified]
-            deliveries = [each for each in deliveries if each not in told]
-            self._push.dropped(told, None)  # type: ignore[union-attr]
         if held is not None:
             held.elsewhere = len(plan.sessions) > 1
             held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
@@ -360,12 +364,11 @@ class XMPPServer(Service):
             return None
         if handed is not None:
             now = self._clock.seconds()
-            message = OfflineMessage(
-                0, account, delayed(handed.xml, to.host, now), now, handed.pushed is not None
+            due = self._handed.is_push_due(handed, notified)
+            message = OfflineMessage(0, account, delayed(handed.xml, to.host, now), now, due)
+            return self._handed.store(handed, message, deliveries).addErrback(
+                self._not_handed, handed, plan.sessions, stanza, deliveries
             )
-            # In no client's hands, its sender is told that it may get lost.
-            failed = self._push_failed if any(map(is_listening, plan.sessions)) else self._failed
-            return self._handed.store(handed, message, deliveries).addErrback(failed, stanza)
         offline = None
         if keep and is_worth_storing(stanza):
             offline = self._offline.message_for(account, to.host, stanza)
@@ -405,10 +408,13 @@ class XMPPServer(Service):
 
     def _kept(self, deliveries: Sequence[Delivery], stanza: Element) -> None:
         try:
-            for delivery in deliveries:
-                self._push.enqueue(delivery)  # type: ignore[union-attr]
+            self._enqueue(deliveries)
         except Exception:
             self._push_failed(Failure(), stanza)
+
+    def _enqueue(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._push.enqueue(delivery)  # type: ignore[union-attr]
 
     def _not_kept(
         self,
@@ -419,18 +425,46 @@ class XMPPServer(Service):
     ) -> None:
         error = failure.value
         try:
+            if deliveries and failed == self._push_failed and isinstance(error, StorageError):
+                self._unstored.keep(deliveries)
+                return
             if deliveries and isinstance(error, PushError):
-                self._push.dropped(deliveries, error)  # type: ignore[union-attr]
+                self._dropped(deliveries, error)
             failed(failure, stanza)
         except Exception:
             self._push_failed(Failure(), stanza)
 
+    def _dropped(self, deliveries: Sequence[Delivery], error: Exception) -> None:
+        self._push.dropped(deliveries, error)  # type: ignore[union-attr]
+
+    def _not_handed(
+        self,
+        failure: Failure,
+        handed: Handed,
+        sessions: Sequence[ISession],
+        stanza: Element,
+        deliveries: Sequence[Delivery],
+    ) -> "Deferred[None]":
+        """The clients that are getting the message have it, perhaps; the disk has not."""
+        certain = any(not session.managed for session in sessions)
+        return self._unstored.hold(failure, handed, certain).addCallbacks(
+            lambda _: self._unstored.keep(deliveries),
+            self._not_kept,
+            errbackArgs=(stanza, deliveries, self._failed),
+        )
+
     def _push_failed(self, failure: Failure, stanza: Element) -> None:
         account = stanza["to"].partition("/")[0]
-        if failure.check(StorageError):
-            self._log.warn("push for {account} is lost: {reason}", account=account, reason=str(failure.value))
-        else:
+        now = self._clock.seconds()
+        if not failure.check(StorageError):
             self._log.failure("push for {account} failed", failure=failure, account=account)
+        elif now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            self._log.warn(
+                "pushes for {account}, and perhaps for others, are lost: {reason}",
+                account=account,
+                reason=str(failure.value),
+            )
 
     def _failed(self, failure: Failure, stanza: Element) -> None:
         error = failure.value

@@ -171,7 +171,7 @@ class OfflineMessages:
             # A client that reads slowly, or not at all, does not cost what it has not got yet.
             if not await session.flushed():
                 return False
-            await self._handed.forget(sent)
+            await self._handed.forget(sent, session)
         return session in self._held
 
     def _send_portion(self, session: ISession, portion: Sequence[OfflineMessage]) -> list[int]:

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from xmpppush.errors import StorageError
+from xmpppush.http.outage import Outage
 from xmpppush.interfaces import IDatabase
 from xmpppush.metrics import Histogram
 from xmpppush.storage.writer import Batch, Job, Transactions, Writer, translated
@@ -28,7 +30,8 @@ BUSY_TIMEOUT = 10.0
 HIGH_WATER = 5000
 LOW_WATER = 1000
 # A write that takes longer is trouble, whether or not it comes to an end.
-STALLED = 5.0
+STALLED = 3.0
+WATCHED_EVERY = 1.0  # seconds
 # Seconds: a read from the cache, a commit, a disk that has other things to do.
 BOUNDS = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -186,6 +189,9 @@ class WriterEngine:
         self._waiting_for_room: list[Deferred[None]] = []
         self._closing: list[Deferred[None]] = []
         self._trouble: str | None = None
+        self._outage = Outage()
+        self._watching = LoopingCall(self._watch)
+        self._watching.clock = cast(Any, reactor)
 
     def open(self) -> None:
         """
@@ -207,6 +213,7 @@ class WriterEngine:
         )
         self._put = self._writer.put
         self._writer.start()
+        self._watching.start(WATCHED_EVERY, now=False)
 
     def close(self) -> "Deferred[None]":
         """Take no more writes; fires when those taken are committed and the file is closed."""
@@ -251,10 +258,21 @@ class WriterEngine:
     @property
     def trouble(self) -> str | None:
         """Why nothing can be written, by the last write or the one that does not end; ``None`` if it can."""
+        return "writing takes very long" if self._is_stalled else self._trouble
+
+    @property
+    def _is_stalled(self) -> bool:
         since = self._writer.busy_since if self._writer is not None else None
-        if since is not None and time.monotonic() - since > STALLED:
-            return "writing takes very long"
-        return self._trouble
+        return since is not None and time.monotonic() - since > STALLED
+
+    def _watch(self) -> None:
+        """A write that does not end says nothing by itself."""
+        if self._is_stalled and self._outage.failed("writing takes very long", time.monotonic()):
+            self._log.warn(
+                "storage waits for {file}: another process has it locked, or the disk is very slow;"
+                " nothing is acknowledged that is not stored",
+                file=str(self._path),
+            )
 
     def on_rollback(self, callback: Callable[[], object]) -> None:
         self._rollback_callbacks.append(callback)
@@ -297,21 +315,32 @@ class WriterEngine:
                 deferred.callback(None)
 
     def _tell_about_outage(self, batch: Batch) -> None:
-        """A disk that is full fails every write; one line for all of them, and one when it is over."""
-        failing = self._trouble is not None
+        """
+        A disk that is full fails every write; one line for all of them, and one when it is over.
+
+        What is small may still find room where other things do not: such ups and downs are one outage.
+        """
+        now = time.monotonic()
         if batch.trouble is not None:
             self._trouble = batch.trouble
-        if batch.trouble is not None and not failing:
-            self._log.error(
-                "storage cannot write to {file}: {reason}; nothing is acknowledged that is not stored",
-                file=str(self._path),
-                reason=batch.trouble,
-            )
-        elif batch.trouble is None and batch.changed and failing:
+            if self._outage.failed(batch.trouble, now):
+                self._log.error(
+                    "storage cannot write to {file}: {reason}; nothing is acknowledged that is not stored",
+                    file=str(self._path),
+                    reason=batch.trouble,
+                )
+        elif batch.changed and self._outage.since is not None:
             self._trouble = None
-            self._log.info("storage writes to {file} again", file=str(self._path))
+            lasted = self._outage.succeeded(now)
+            if lasted is not None:
+                self._log.info(
+                    "storage writes to {file} again after {seconds} s",
+                    file=str(self._path),
+                    seconds=round(lasted, 1),
+                )
 
     def _closed(self) -> None:
+        self._watching.stop()
         if self._reader is not None:
             self._reader.close()
             self._reader = None

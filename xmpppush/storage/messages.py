@@ -35,6 +35,7 @@ def insert_kept(
     messages: list[tuple[object, ...]] = []
     rows: list[tuple[object, ...]] = []
     number = _last_delivery(cursor)
+    _know_counts(counts, cursor, items)
     for message, deliveries, limit in items:
         if message is not None:
             account = message.account
@@ -94,6 +95,22 @@ def _insert(cursor: Cursor, table: str, width: int, rows: Sequence[tuple[object,
 def _placeholders(width: int, size: int) -> str:
     row = f"({', '.join('?' * width)})"
     return ", ".join([row] * size)
+
+
+def _know_counts(counts: Counts, cursor: Cursor, items: Sequence[Kept]) -> None:
+    """Count for all accounts of the batch at once that are not known yet: each step has its price."""
+    unknown = {message.account for message, _, _ in items if message is not None}
+    unknown = {account for account in unknown if counts.get(account) is MISSING}
+    if len(unknown) < 2:
+        return
+    accounts = list(unknown)
+    cursor.execute(
+        "SELECT json_group_array((SELECT count(*) FROM offline_messages WHERE account = value))"
+        " FROM json_each(?)",
+        (orjson.dumps(accounts).decode(),),
+    )
+    for account, count in zip(accounts, orjson.loads(cursor.fetchone()[0]), strict=True):
+        counts.put(account, count, counts.changes)
 
 
 def _count_waiting(counts: Counts, cursor: Cursor, account: str) -> int:

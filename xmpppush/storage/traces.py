@@ -16,32 +16,37 @@ from zope.interface import implementer
 from xmpppush.interfaces import IDatabase, ITraceStore
 from xmpppush.model import TraceLimits, TraceNote
 
-PRUNED_AT_ONCE = 20  # rows, with each write
-PAGE = 20_000  # notes looked through in one go, while writes wait
+# How much goes in one go, while writes wait: rows, and about so many notes in them. A row of a busy server
+# has a thousand.
+PRUNED_ROWS = 20
+PRUNED_NOTES = 2000
+PAGE = 20_000  # notes looked through in one go
 
 
 def insert_notes(cursor: Cursor, items: Sequence[tuple[Sequence[Any], TraceLimits]]) -> list[None]:
-    number = _newest(cursor)
+    before = number = _newest(cursor)
     for notes, _ in items:
         number += len(notes)
         cursor.execute(
             "INSERT INTO traces (number, until, notes) VALUES (?, ?, ?)",
             (number, notes[-1][1], _json(notes)),
         )
-    _prune(cursor, number, items[-1][1], PRUNED_AT_ONCE)
+    # Twice what comes goes, so that it gets less where there is too much.
+    most = max(PRUNED_NOTES, 2 * (number - before))
+    _prune(cursor, number, items[-1][1], max(PRUNED_ROWS, 2 * len(items)), most)
     return [None] * len(items)
 
 
 def prune_notes(cursor: Cursor, limits: TraceLimits) -> int:
     """How many rows went; there may be more."""
-    return _prune(cursor, _newest(cursor), limits, PRUNED_AT_ONCE * 10)
+    return _prune(cursor, _newest(cursor), limits, PRUNED_ROWS * 10, PRUNED_NOTES)
 
 
-def _prune(cursor: Cursor, newest: int, limits: TraceLimits, most: int) -> int:
+def _prune(cursor: Cursor, newest: int, limits: TraceLimits, rows: int, notes: int) -> int:
     cursor.execute(
         "DELETE FROM traces WHERE number IN (SELECT number FROM traces ORDER BY number LIMIT ?)"
-        " AND (number <= ? OR until < ?)",
-        (most, newest - limits.max_notes, limits.oldest),
+        " AND number <= (SELECT min(number) FROM traces) + ? AND (number <= ? OR until < ?)",
+        (rows, notes, newest - limits.max_notes, limits.oldest),
     )
     return cursor.rowcount
 
@@ -127,8 +132,10 @@ class SQLTraceStore:
         traces: set[str] = set()
         below: int | None = None
         while below != 0:
-            # A write, for its thread: the reactor does not wait for a look through everything.
-            page: Awaitable[tuple[list[TraceNote], int]] = self._database.write(select_notes, text, below)
+            # Neither the reactor nor a write waits for a look through everything.
+            page: Awaitable[tuple[list[TraceNote], int]] = self._database.read_apart(
+                select_notes, text, below
+            )
             notes, below = await page
             found += _of_the_last(filter(is_wanted, notes), traces, stories)
         return tuple(reversed(found))
