@@ -66,15 +66,39 @@ class UnsupportedAccessModel(NotAcceptable):
 
 
 class InvalidPayload(BadStanza):
-    """A publish carries something else than the node takes (XEP-0060 section 7.1.3.4)."""
+    """A publish carries something else than the node takes (XEP-0060 section 7.1.3.6)."""
 
 
 class ItemRequired(InvalidPayload):
-    """A publish to a node that wants an item has none (XEP-0060 section 7.1.3.6)."""
+    """A publish to a node that wants an item has none (XEP-0060 section 7.1.3.7)."""
 
 
 class PayloadRequired(InvalidPayload):
-    """The published item is empty (XEP-0060 section 7.1.3.5)."""
+    """The published item is empty (XEP-0060 section 7.1.3.7)."""
+
+
+class ItemForbidden(InvalidPayload):
+    """The node takes publishes without an item only (XEP-0060 section 7.1.3.7)."""
+
+
+class PayloadTooBig(NotAcceptable):
+    """The payload is larger than the node takes (XEP-0060 section 7.1.3.5)."""
+
+
+class JidRequired(BadStanza):
+    """The request is about a subscription and does not say whose (XEP-0060 section 6.3.4.3)."""
+
+
+class InvalidJid(BadStanza):
+    """One subscribes oneself only (XEP-0060 section 6.1.3.1)."""
+
+
+class InvalidOptions(BadForm):
+    """Subscription options have a value that they do not take (XEP-0060 section 6.3.6.2)."""
+
+
+class InvalidSubid(NotAcceptable):
+    """There is one subscription for each JID, and none has an id (XEP-0060 section 6.2.3.5)."""
 
 
 class PreconditionNotMet(PushError):
@@ -89,8 +113,32 @@ class Forbidden(PushError):
     """This sender may not do that."""
 
 
+class ClosedNode(NotAllowed):
+    """The node is for those on its whitelist (XEP-0060 sections 6.1.3.4 and 6.5.9.8)."""
+
+
+class PendingSubscription(PushError):
+    """An owner has not decided about the subscription yet (XEP-0060 section 6.1.3.7)."""
+
+
+class SubscriptionRequired(PushError):
+    """The node shows its items to subscribers (XEP-0060 section 6.5.9.3)."""
+
+
+class NotSubscribed(PushError):
+    """There is no such subscription to be ended (XEP-0060 section 6.2.3.2)."""
+
+
+class NoSuchSubscriber(PushError):
+    """There is no such subscription to have options (XEP-0060 section 6.3.4.2)."""
+
+
 class NodeNotFound(PushError):
     """No such node: whoever publishes to it forgets the registration."""
+
+
+class ItemNotFound(PushError):
+    """The node has no such item."""
 
 
 class NodeExists(PushError):
@@ -124,6 +172,10 @@ class TooManyRegistrations(LimitReached):
 
 class TooManyNodes(LimitReached):
     """The user has ``[mod_pubsub] max_nodes_per_user`` already."""
+
+
+class TooManySubscriptions(LimitReached):
+    """The node, or the subscriber, has as many as may be (XEP-0060 section 6.1.3.9)."""
 
 
 class OfflineFull(LimitReached):

@@ -17,6 +17,7 @@ from xmpppush.model import (
     Account,
     Delivery,
     Importance,
+    Item,
     Node,
     Notification,
     OfflineMessage,
@@ -24,6 +25,7 @@ from xmpppush.model import (
     Registration,
     RosterItem,
     ScramKeys,
+    Subscription,
     TraceLimits,
     TraceNote,
 )
@@ -174,7 +176,7 @@ class IRegistrationStore(Interface):
 
 
 class INodeStore(Interface):
-    """Pubsub nodes and affiliations behind a write-through cache."""
+    """Pubsub nodes and affiliations behind a write-through cache; their subscriptions and items."""
 
     def known(host: str, name: str) -> "Node | None":
         """
@@ -193,14 +195,73 @@ class INodeStore(Interface):
             TooManyNodes: It would be number ``limit`` + 1 of its owner on that host.
         """
 
-    def configure(host: str, name: str, config: Mapping[str, str]) -> "Deferred[bool]":
-        """Replace its config; False where there is no such node."""
+    def configure(
+        host: str, name: str, config: Mapping[str, str], keep: int | None = None
+    ) -> "Deferred[bool]":
+        """
+        Replace its config; False where there is no such node.
+
+        Args:
+            keep: So many of its items stay, those published last; ``None``: all.
+        """
 
     def affiliate(host: str, name: str, changes: Mapping[str, str]) -> "Deferred[bool]":
         """Set affiliations, ``none`` removes one; False where there is no such node."""
 
     def delete(host: str, name: str) -> "Deferred[bool]":
-        """False where there is no such node."""
+        """The node goes, with its affiliations, subscriptions and items; False where there is none."""
+
+    def subscribe(
+        subscription: Subscription, node_limit: int, account_limit: int
+    ) -> "Deferred[Subscription | None]":
+        """
+        Add a subscription, unless there is one with its host, node and JID.
+
+        Returns:
+            The one that was there, ``None`` where it was added.
+
+        Raises:
+            NodeNotFound: There is no such node.
+            TooManySubscriptions: It would be one too many of its node, or of its account on that host.
+        """
+
+    def unsubscribe(host: str, name: str, jid: str) -> "Deferred[bool]":
+        """False where there is no such subscription."""
+
+    def change_subscription(
+        host: str, name: str, jid: str, state: str | None, options: Mapping[str, str] | None
+    ) -> "Deferred[bool]":
+        """Replace what is not ``None``; False where there is no such subscription."""
+
+    def subscriptions(host: str, name: str) -> "Deferred[tuple[Subscription, ...]]":
+        """Of a node, pending ones too, sorted by JID."""
+
+    def subscriptions_of(host: str, account: str) -> "Deferred[tuple[Subscription, ...]]":
+        """Of a bare JID, with and without resource, sorted by node and JID."""
+
+    def publish(host: str, name: str, item: Item, keep: int, size: int) -> "Deferred[bool]":
+        """
+        Add an item, in place of the one with its id; False where there is no such node.
+
+        Args:
+            keep: So many items stay, those published last; 0: it is not kept.
+            size: And no more than have so many octets together.
+        """
+
+    def retract(host: str, name: str, item_id: str) -> "Deferred[bool]":
+        """False where there is no such item."""
+
+    def purge(host: str, name: str) -> "Deferred[int]":
+        """Remove all items; returns how many there were."""
+
+    def items(host: str, name: str, limit: int) -> "Deferred[tuple[Item, ...]]":
+        """The items published last, ``limit`` at the most, oldest first."""
+
+    def item_ids(host: str, name: str) -> "Deferred[tuple[str, ...]]":
+        """The ids of all items, oldest first."""
+
+    def item(host: str, name: str, item_id: str) -> "Deferred[Item | None]":
+        """One item."""
 
     def owned_by(host: str, owner: str) -> "Deferred[tuple[Node, ...]]":
         """Nodes of which ``owner`` is an owner, sorted by name."""
@@ -450,14 +511,37 @@ class IPushPlugin(Interface):
 
 
 class INodeType(Interface):
-    """A pubsub node type (``[mod_pubsub] plugins``)."""
+    """
+    A pubsub node type (``[mod_pubsub] plugins``).
+
+    Its features and defaults say what its nodes can do: a request that needs a feature which the type does
+    not have is refused with ``unsupported``, an access model ``x`` is offered where the feature ``access-x``
+    is there, and an option is offered where it has a default.
+
+    All of it is called in the reactor's thread, and must not wait.
+    """
 
     name = Attribute("The name that ``<create type=''>`` uses.")
     features = Attribute("Tuple of XEP-0060 feature names, without the ``pubsub#`` prefix.")
     defaults = Attribute("Default node configuration: ``pubsub#...`` to value.")
+    pushes = Attribute(
+        "True: what is published are notifications, for a push service. False: items, for subscribers. "
+        "May be left out, which is true."
+    )
 
     def check_publish(node: Node, publish: Publish) -> None:
-        """Raises what is wrong with this publish: `PreconditionNotMet`, `InvalidPayload`, ..."""
+        """
+        Of a type that ``pushes``: raises what is wrong with this publish.
+
+        Any other type raises `InvalidPayload` here: mod_push of this process brings notifications only.
+        """
+
+    def check_item(node: Node, publisher: str, payload: Element | None) -> None:
+        """
+        Of a type that does not: raises what is wrong with this item; may be left out.
+
+        Called when publisher (a bare JID), size and options are found to be right.
+        """
 
 
 class IPushService(Interface):
@@ -515,6 +599,9 @@ class IPubSub(Interface):
             PreconditionNotMet: The node's type wants other publish options.
             InvalidPayload: The node takes no notifications.
         """
+
+    def takes(publish: Publish) -> bool:
+        """Is it for a node that is known here and now, and is for notifications? Else `offer` is no use."""
 
     def offer(publish: Publish, answered: Callable[[BaseException | None], object]) -> None:
         """

@@ -235,6 +235,46 @@ class Node:
 
 
 @frozen
+class Subscription:
+    """
+    Somebody who is told of what happens at a node (XEP-0060 section 6.1). One for each JID and node.
+
+    Attributes:
+        host, node: As in `Node`.
+        jid: Where the events go: bare, or with a resource.
+        account: ``jid`` without its resource.
+        state: ``subscribed``, or ``pending`` until an owner decides.
+        options: Options of ``pubsub#subscribe_options`` that differ from the default.
+    """
+
+    host: str
+    node: str
+    jid: str
+    account: str
+    state: str = "subscribed"
+    options: Mapping[str, str] = NOTHING
+    created: float = 0.0
+
+
+@frozen
+class Item:
+    """
+    What was published to a node that keeps items (XEP-0060 section 7.1).
+
+    Attributes:
+        id: ItemID, unique in its node.
+        publisher: Bare JID.
+        payload: XML that declares its namespaces itself, ``""`` for none.
+        created: Seconds since the epoch.
+    """
+
+    id: str
+    publisher: str
+    payload: str = field(default="", repr=False)
+    created: float = 0.0
+
+
+@frozen
 class RosterItem:
     """A contact (RFC 6121 section 2.1): bare JID, name, groups and subscription state."""
 

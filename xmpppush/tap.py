@@ -39,6 +39,7 @@ from xmpppush.interfaces import IPubSub, IPushService, ITrace
 from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.metrics import Traffic
 from xmpppush.mod_pubsub.handler import pubsub_components
+from xmpppush.mod_pubsub.nodetypes import node_types_of
 from xmpppush.mod_pubsub.service import PubSub
 from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
@@ -260,6 +261,7 @@ class Application(MultiService):
             self.storage.messages,
             bridge,
             self._reactor,
+            node_types=node_types_of(section.plugins),
         )
         self._app_server = pubsub
         for component in pubsub_components(pubsub, router):

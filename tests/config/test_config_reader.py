@@ -503,11 +503,20 @@ def test_an_installed_push_plugin(read, monkeypatch):
     assert config.notices == ()
 
 
+def test_an_installed_node_type(read, problems, monkeypatch):
+    """Anybody's can be named; one that nobody installed is a problem: no client could create its nodes."""
+    node_type = type("NodeType", (), {"name": "notice-board"})()
+    monkeypatch.setattr("xmpppush.config.reader.getPlugins", lambda interface: [node_type])
+    assert read("[mod_pubsub]\nplugins = push, notice-board").mod_pubsub.plugins == ("push", "notice-board")
+    assert problems("[mod_pubsub]\nplugins = flat, pusch") == [
+        "[mod_pubsub] plugins: 'pusch' is no installed node type (push, flat, notice-board); "
+        "did you mean 'push'?"
+    ]
+
+
 def test_roles_without_their_neighbours(read):
     """A role that has nobody to work with is said at start."""
-    assert read("[mod_pubsub]\nplugins = flat, pusch").notices == (
-        "[mod_pubsub] plugins 'flat' has no effect in this version",
-        "[mod_pubsub] plugins 'pusch' has no effect in this version; did you mean 'push'?",
+    assert read("[mod_pubsub]\nplugins = flat, push").notices == (
         "[mod_pubsub] has no effect without [mod_push_service_mongoosepush]",
     )
     assert read("[admin]").notices == ("[admin] has no effect without a listener of type http",)

@@ -1,5 +1,6 @@
 """A pubsub host in memory: requests in, answers out, at once."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -58,12 +59,22 @@ class ScriptedPushService:
 class Host:
     """The conversation: `ask` sends an iq and returns the one answer."""
 
-    def __init__(self, storage: Any, **section: Any) -> None:
+    def __init__(
+        self,
+        storage: Any,
+        hosts: tuple[str, ...] = (HOST,),
+        domains: Iterable[str] = ("localhost", "far.example"),
+        **section: Any,
+    ) -> None:
+        """
+        Args:
+            domains: To which answers and events go.
+        """
         self.storage = storage
         self.clock = Clock()
         self.push_service = ScriptedPushService()
         self.pubsub = PubSub(
-            ModPubsubSection(hosts=(HOST,), **section),
+            ModPubsubSection(hosts=hosts, **section),
             ("localhost",),
             storage.nodes,
             storage.messages,
@@ -72,12 +83,17 @@ class Host:
         )
         self.router = QuietRouter()
         self.answers: list[Element] = []
-        for domain in ("localhost", "far.example"):
-            pipe = XmlPipe()
-            pipe.source.addObserver("/*", self.answers.append)
-            self.router.addRoute(domain, pipe.sink)
-        (self.component,) = pubsub_components(self.pubsub, self.router)
-        self.component.startService()
+        for domain in domains:
+            self.listen_for(domain)
+        for component in pubsub_components(self.pubsub, self.router):
+            component.startService()
+            self.component = component
+
+    def listen_for(self, domain: str) -> None:
+        """What goes to this domain is among the answers, too."""
+        pipe = XmlPipe()
+        pipe.source.addObserver("/*", self.answers.append)
+        self.router.addRoute(domain, pipe.sink)
 
     def send(self, xml: str) -> list[Element]:
         """Route a stanza; returns what came back so far."""

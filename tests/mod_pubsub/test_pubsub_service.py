@@ -72,7 +72,7 @@ def test_no_node_has_a_name_like_that(host, length):
     for asking in (
         host.pubsub.delete(alice, HOST, name),
         host.pubsub.configuration(alice, HOST, name),
-        host.pubsub.visible(alice, HOST, name),
+        host.pubsub.lookup.visible(alice, HOST, name),
     ):
         assert isinstance(outcome(Deferred.fromCoroutine(asking)), NodeNotFound)
     assert outcome(Deferred.fromCoroutine(host.pubsub.affiliations_of(alice, HOST, name))) == []
@@ -167,7 +167,7 @@ def test_what_cannot_be_stored_is_not_tried(host, node, monkeypatch):
 
 def test_node_types_come_from_the_configuration(a_host):
     """The first is the default; one that nobody provides is not offered."""
-    host = a_host(plugins=("flat", "push"))
+    host = a_host(plugins=("nosuch", "push"))
     assert list(host.pubsub.types) == ["push"]
     create = host.pubsub.create(parse_jid("alice@localhost/x"), HOST, "n", None, {})
     assert outcome(Deferred.fromCoroutine(create)) == "n"

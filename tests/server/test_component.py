@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from xmpppush.config.sections import ComponentSection
 from xmpppush.errors import DeviceUnregistered, Forbidden, StorageError
-from xmpppush.server.component import MAX_UNANSWERED, ComponentLink, EarlyAttachment
+from xmpppush.server.component import MAX_SHORT, MAX_UNANSWERED, ComponentLink, EarlyAttachment
 from xmpppush.server.parser import stanza_of
 from xmpppush.server.router import Router
 from xmpppush.xep.namespaces import COMPONENT, STREAM_ERRORS, STREAMS
@@ -65,10 +65,14 @@ class PubSub:
     hosts = frozenset([JID])
 
     def __init__(self):
+        self.has_node = True
         self.silent = False
         self.error = None
         self.offers = []
         self.waiting = []
+
+    def takes(self, publish):
+        return self.has_node
 
     def offer(self, publish, answered):
         self.offers.append(publish)
@@ -268,6 +272,16 @@ def test_an_unusual_publish_goes_the_long_way(attached):
     attached.says(A_PUBLISH)
     assert [stanza.name for stanza in attached.host.stanzas] == ["iq", "iq"]
     assert len(attached.pubsub.offers) == 1
+
+
+def test_a_publish_to_another_kind_of_node_goes_the_long_way(attached):
+    """To one that keeps items, to one that is not in memory, or to none; also one that is too long."""
+    attached.pubsub.has_node = False
+    attached.says(A_PUBLISH)
+    attached.pubsub.has_node = True
+    attached.says(A_PUBLISH.replace(b"New Message!", b"x" * MAX_SHORT))
+    assert [stanza.name for stanza in attached.host.stanzas] == ["iq", "iq"]
+    assert attached.pubsub.offers == []
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from xmpppush.config.sections import Config, MongoosePushSection
-from xmpppush.config.values import suggestion
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s", "http")
 SECTIONS_TO_COME = ("s2s",)
 SECTION_HEADS_TO_COME: tuple[str, ...] = ()
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
-NODE_TYPES, NODE_TYPES_TO_COME = ("push",), ("flat",)
+NODE_TYPES = ("push", "flat")
 
 
 def notices_of(config: Config, given: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -48,15 +47,8 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     for component in config.components:
         if component.jid not in hosts:
             place = f"[component:{component.name}]" if component.name else "[component]"
-            hint = suggestion(component.jid, hosts)
-            yield place, f"has no effect: {component.jid} is not among [mod_pubsub] host{hint}"
+            yield place, f"has no effect: {component.jid} is not among [mod_pubsub] host"
     if config.mod_pubsub is not None:
-        for name in config.mod_pubsub.plugins:
-            if name not in NODE_TYPES:
-                hint = (
-                    "" if name in NODE_TYPES_TO_COME else suggestion(name, (*NODE_TYPES, *NODE_TYPES_TO_COME))
-                )
-                yield f"[mod_pubsub] plugins '{name}'", NO_EFFECT + hint
         if config.bridge is None:
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"
     elif config.bridge is not None:

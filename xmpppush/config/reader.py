@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.plugin import getPlugins
@@ -18,7 +18,7 @@ from xmpppush.config.checks import problems_between
 from xmpppush.config.endpoints import moved, parse_client_endpoint, parse_server_endpoint
 from xmpppush.config.environment import Entries, lay_over
 from xmpppush.config.keys import Entry, Keys, Source
-from xmpppush.config.notices import PUSH_PLUGINS, notices_of
+from xmpppush.config.notices import NODE_TYPES, PUSH_PLUGINS, notices_of
 from xmpppush.config.sections import (
     EMBEDDED,
     AdminSection,
@@ -68,7 +68,7 @@ from xmpppush.config.values import (
     whole,
 )
 from xmpppush.errors import ConfigError
-from xmpppush.interfaces import IPushPlugin
+from xmpppush.interfaces import INodeType, IPushPlugin
 
 __all__ = ["BUILTIN_CA", "load"]
 
@@ -432,7 +432,7 @@ class _Reader:
             keys.problem("host", "missing; there is no served domain to derive it from")
         section = ModPubsubSection(
             hosts=keys.take("host", _hosts(domains, least=1), default.hosts),
-            plugins=keys.take("plugins", listed(name, least=1), default.plugins),
+            plugins=keys.take("plugins", listed(_node_type, least=1), default.plugins),
             max_nodes_per_user=keys.take("max_nodes_per_user", whole(1, MANY), default.max_nodes_per_user),
             access_createnode=keys.take(
                 "access_createnode", choice("all", "local", "none"), default.access_createnode
@@ -638,12 +638,19 @@ def _contact(text: str) -> str:
 
 
 def _push_plugin(text: str) -> str:
+    return _installed(text, PUSH_PLUGINS, IPushPlugin, "plugin")
+
+
+def _node_type(text: str) -> str:
+    return _installed(text, NODE_TYPES, INodeType, "node type")
+
+
+def _installed(text: str, known: tuple[str, ...], interface: Any, what: str) -> str:
     """The name of a plugin that is built in, or installed by anybody in ``twisted/plugins/``."""
-    known = PUSH_PLUGINS
     if name(text) not in known:
-        known = tuple(dict.fromkeys((*known, *(plugin.name for plugin in getPlugins(IPushPlugin)))))
+        known = tuple(dict.fromkeys((*known, *(plugin.name for plugin in getPlugins(interface)))))
         if text not in known:
-            raise BadValue(f"is no installed plugin ({', '.join(known)}){suggestion(text, known)}")
+            raise BadValue(f"is no installed {what} ({', '.join(known)}){suggestion(text, known)}")
     return text
 
 

@@ -1,12 +1,14 @@
-"""The built-in pubsub node types (``[mod_pubsub] plugins``)."""
+"""Pubsub node types (``[mod_pubsub] plugins``): those built in, and finding anybody's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from attrs import frozen
+from twisted.plugin import getPlugins
+from twisted.words.xish.domish import Element
 from zope.interface import implementer
 
-from xmpppush.errors import PreconditionNotMet
+from xmpppush.errors import ConfigError, InvalidPayload, PreconditionNotMet
 from xmpppush.interfaces import INodeType
 from xmpppush.mod_pubsub.rules import ACCESS_MODEL, PUBLISH_MODEL, TITLE
 from xmpppush.model import Node, Publish
@@ -18,6 +20,7 @@ PUSH_FEATURES = (
     "create-and-configure",
     "create-nodes",
     "delete-nodes",
+    "instant-nodes",
     "member-affiliation",
     "modify-affiliations",
     "outcast-affiliation",
@@ -52,6 +55,50 @@ PUSH_DEFAULTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+FLAT_FEATURES = tuple(
+    sorted(
+        (
+            *PUSH_FEATURES,
+            "access-authorize",
+            "config-node-max",
+            "delete-items",
+            "item-ids",
+            "last-published",
+            "manage-subscriptions",
+            "persistent-items",
+            "purge-nodes",
+            "retract-items",
+            "retrieve-default-sub",
+            "retrieve-items",
+            "retrieve-subscriptions",
+            "subscribe",
+            "subscription-notifications",
+            "subscription-options",
+        )
+    )
+)
+
+FLAT_DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {
+        TITLE: "",
+        "pubsub#description": "",
+        ACCESS_MODEL: "open",
+        PUBLISH_MODEL: "publishers",
+        "pubsub#type": "",
+        "pubsub#max_payload_size": "60000",
+        "pubsub#persist_items": "1",
+        "pubsub#max_items": "10",
+        "pubsub#subscribe": "1",
+        "pubsub#deliver_payloads": "1",
+        "pubsub#deliver_notifications": "1",
+        "pubsub#notify_config": "0",
+        "pubsub#notify_delete": "1",
+        "pubsub#notify_retract": "1",
+        "pubsub#notification_type": "headline",
+        "pubsub#send_last_published_item": "on_sub",
+    }
+)
+
 
 @implementer(INodeType)
 @frozen
@@ -61,6 +108,7 @@ class PushNodeType:
     name: str = "push"
     features: tuple[str, ...] = PUSH_FEATURES
     defaults: Mapping[str, str] = PUSH_DEFAULTS
+    pushes: bool = True
 
     def check_publish(self, node: Node, publish: Publish) -> None:
         """
@@ -74,5 +122,46 @@ class PushNodeType:
         if not (options.get("device_id") or options.get("device")):
             raise PreconditionNotMet("publish option device_id is missing")
 
+    def check_item(self, node: Node, publisher: str, payload: Element | None) -> None:
+        """There are none."""
+        raise InvalidPayload("a push node keeps no items")
 
-BUILT_IN = (PushNodeType(),)
+
+@implementer(INodeType)
+@frozen
+class FlatNodeType:
+    """``flat``: items are kept, and told to subscribers."""
+
+    name: str = "flat"
+    features: tuple[str, ...] = FLAT_FEATURES
+    defaults: Mapping[str, str] = FLAT_DEFAULTS
+    pushes: bool = False
+
+    def check_publish(self, node: Node, publish: Publish) -> None:
+        """Nobody who enables push for a flat node means it: no phone would ever hear of it."""
+        raise InvalidPayload("a flat node takes no push notifications")
+
+    def check_item(self, node: Node, publisher: str, payload: Element | None) -> None:
+        """Anything."""
+
+
+BUILT_IN: tuple[INodeType, ...] = (PushNodeType(), FlatNodeType())
+
+
+def node_types_of(names: Sequence[str]) -> tuple[INodeType, ...]:
+    """
+    The node types of these names, in this order; ours and those in anybody's ``twisted/plugins/``.
+
+    Raises:
+        ConfigError: One of them is nowhere to be found.
+    """
+    known = {each.name: each for each in BUILT_IN}
+    if not known.keys() >= set(names):
+        known = {each.name: each for each in getPlugins(INodeType)} | known
+    missing = [name for name in names if name not in known]
+    if missing:
+        installed = ", ".join(sorted(known))
+        raise ConfigError(
+            [f"[mod_pubsub] plugins: no node type '{name}'; installed: {installed}" for name in missing]
+        )
+    return tuple(known[name] for name in names)

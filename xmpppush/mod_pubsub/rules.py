@@ -5,23 +5,46 @@ from collections.abc import Container, Mapping
 from attrs import frozen
 
 from xmpppush.errors import (
+    ClosedNode,
     Forbidden,
+    InvalidOptions,
     LimitReached,
-    NodeIdRequired,
     NotAcceptable,
     NotAllowed,
+    PreconditionNotMet,
+    SubscriptionRequired,
     UnsupportedAccessModel,
 )
 from xmpppush.jids import JID
-from xmpppush.model import Node
+from xmpppush.model import Node, Subscription
 
 ACCESS_MODEL = "pubsub#access_model"
 PUBLISH_MODEL = "pubsub#publish_model"
 TITLE = "pubsub#title"
+TYPE = "pubsub#type"
+MAX_ITEMS = "pubsub#max_items"
+MAX_PAYLOAD_SIZE = "pubsub#max_payload_size"
+PERSIST_ITEMS = "pubsub#persist_items"
+SUBSCRIBE = "pubsub#subscribe"
+DELIVER_PAYLOADS = "pubsub#deliver_payloads"
+DELIVER_NOTIFICATIONS = "pubsub#deliver_notifications"
+NOTIFY_CONFIG = "pubsub#notify_config"
+NOTIFY_DELETE = "pubsub#notify_delete"
+NOTIFY_RETRACT = "pubsub#notify_retract"
+NOTIFICATION_TYPE = "pubsub#notification_type"
+SEND_LAST = "pubsub#send_last_published_item"
+DELIVER = "pubsub#deliver"
 
 MAX_NODE_OCTETS = 1024
 MAX_TEXT_OCTETS = 1024
 MAX_AFFILIATIONS = 100
+
+# What one node may hold, so that a user with all the nodes there may be does not fill the disk.
+MOST_ITEMS = 500
+MOST_PAYLOAD = 65536  # octets of an item
+MOST_OCTETS = 1024 * 1024  # of all items of a node
+MOST_SUBSCRIPTIONS = 1000  # of a node, and of a subscriber
+MOST_IN_AN_ANSWER = 192 * 1024  # octets of items; peers refuse larger stanzas than 256 KiB, many of them
 
 AFFILIATIONS = frozenset(("owner", "publisher", "publish-only", "member", "outcast", "none"))
 PUBLISHERS = frozenset(("owner", "publisher", "publish-only"))
@@ -45,43 +68,53 @@ class Option:
 
 
 # Those of MongooseIM's push node, so that what a client sends there is understood here. A push node
-# keeps no items and has no subscribers: only access and publish model and the title do anything.
-# Access and publish models that need subscriptions or a roster are not offered.
+# keeps no items and has no subscribers: only access and publish model, size and title do anything there.
+# What needs a roster is not offered.
 OPTIONS: Mapping[str, Option] = {
     TITLE: Option("A friendly name for the node", "text-single"),
-    ACCESS_MODEL: Option("Who may see the node", "list-single", ("whitelist", "open")),
-    PUBLISH_MODEL: Option("Who may publish", "list-single", ("publishers", "open")),
-    "pubsub#type": Option("The type of payload", "text-single"),
-    "pubsub#max_payload_size": Option("Largest payload in bytes", "text-single", number=True),
-    "pubsub#persist_items": Option("Keep items"),
-    "pubsub#max_items": Option("How many items to keep", "text-single", number=True),
-    "pubsub#subscribe": Option("Allow subscriptions"),
-    "pubsub#deliver_payloads": Option("Deliver payloads with event notifications"),
-    "pubsub#deliver_notifications": Option("Deliver event notifications"),
-    "pubsub#notify_config": Option("Notify subscribers of a new configuration"),
-    "pubsub#notify_delete": Option("Notify subscribers when the node is deleted"),
-    "pubsub#notify_retract": Option("Notify subscribers when items are removed"),
-    "pubsub#notification_type": Option("Type of event messages", "list-single", ("headline", "normal")),
-    "pubsub#send_last_published_item": Option(
+    "pubsub#description": Option("What the node is about", "text-single"),
+    ACCESS_MODEL: Option("Who may see the node", "list-single", ("whitelist", "open", "authorize")),
+    PUBLISH_MODEL: Option("Who may publish", "list-single", ("publishers", "open", "subscribers")),
+    TYPE: Option("The namespace of payloads", "text-single"),
+    MAX_PAYLOAD_SIZE: Option("Largest payload in bytes", "text-single", number=True),
+    PERSIST_ITEMS: Option("Keep items"),
+    MAX_ITEMS: Option("How many items to keep", "text-single", number=True),
+    SUBSCRIBE: Option("Allow subscriptions"),
+    DELIVER_PAYLOADS: Option("Deliver payloads with event notifications"),
+    DELIVER_NOTIFICATIONS: Option("Deliver event notifications"),
+    NOTIFY_CONFIG: Option("Notify subscribers of a new configuration"),
+    NOTIFY_DELETE: Option("Notify subscribers when the node is deleted"),
+    NOTIFY_RETRACT: Option("Notify subscribers when items are removed"),
+    NOTIFICATION_TYPE: Option("Type of event messages", "list-single", ("headline", "normal")),
+    SEND_LAST: Option(
         "When to send the last item", "list-single", ("never", "on_sub", "on_sub_and_presence")
     ),
     "pubsub#presence_based_delivery": Option("Deliver to available users only"),
     "pubsub#purge_offline": Option("Purge items when their publisher goes offline"),
 }
 
+SUBSCRIPTION_OPTIONS: Mapping[str, Option] = {DELIVER: Option("Send events to this address")}
+SUBSCRIPTION_DEFAULTS: Mapping[str, str] = {DELIVER: "1"}
+
+# Values that are there with a feature of the node's type only.
+_NEEDS: Mapping[tuple[str, str], str] = {
+    (PUBLISH_MODEL, "subscribers"): "subscribe",
+    **{(ACCESS_MODEL, model): f"access-{model}" for model in OPTIONS[ACCESS_MODEL].values},
+}
+
+# For a type that keeps items: the most that an option takes.
+_MOST = {MAX_ITEMS: MOST_ITEMS, MAX_PAYLOAD_SIZE: MOST_PAYLOAD}
+
 _BOOLEANS = {"1": "1", "true": "1", "0": "0", "false": "0"}  # XEP-0004 section 3.3
 
 
-def check_name(name: str | None) -> str:
+def check_name(name: str) -> str:
     """
-    The name of a node to be created.
+    The name of a node to be created, or the id of an item.
 
     Raises:
-        NodeIdRequired: There is none: instant nodes (section 8.1.2) are not offered.
         NotAcceptable: It is too long. MongooseIM takes any length.
     """
-    if not name:
-        raise NodeIdRequired("a node needs a name")
     if len(name.encode()) > MAX_NODE_OCTETS:
         raise NotAcceptable(f"the name is longer than {MAX_NODE_OCTETS} octets")
     return name
@@ -104,14 +137,15 @@ def check_create(access: str, creator: JID, domains: Container[str]) -> None:
         raise Forbidden("only local users create nodes")
 
 
-def affiliations_at_creation(creator: JID) -> dict[str, str]:
+def affiliations_at_creation(creator: JID, pushes: bool = True) -> dict[str, str]:
     """
-    The creator owns the node, and the creator's server may publish to it (XEP-0357 section 5).
+    The creator owns the node; to a push node the creator's server may publish (XEP-0357 section 5).
 
     With that the tutorial's flow needs no affiliation stanza: create, enable, and the server's
     publishes are welcome, those of strangers are not.
     """
-    return {creator.host: "publish-only", creator.userhost(): "owner"}
+    server = {creator.host: "publish-only"} if pushes else {}
+    return {**server, creator.userhost(): "owner"}
 
 
 def affiliation_of(node: Node, jid: str) -> str:
@@ -132,9 +166,99 @@ def may_publish(affiliation: str, publish_model: str) -> bool:
 
 def may_see(affiliation: str, access_model: str) -> bool:
     """Whoever may not see a node is told that there is none."""
-    if access_model == "open":
+    if access_model in ("open", "authorize"):
         return affiliation != "outcast"
     return affiliation not in ("none", "outcast")
+
+
+def subscription_state(affiliation: str, access_model: str) -> str:
+    """
+    What a new subscription is: ``subscribed``, or ``pending`` where an owner has to decide (section 6.1.4).
+
+    Raises:
+        Forbidden: Of outcasts, and of those who publish only (sections 4.1 and 6.1.3.8).
+        ClosedNode: Of those who are not on the whitelist (section 6.1.3.4).
+    """
+    if affiliation in ("outcast", "publish-only"):
+        raise Forbidden("no subscription with this affiliation")
+    if affiliation != "none" or access_model == "open":
+        return "subscribed"
+    if access_model == "authorize":
+        return "pending"
+    raise ClosedNode("the node is for those on its whitelist")
+
+
+def check_retrieve(affiliation: str, access_model: str, subscribed: bool) -> None:
+    """
+    May one read the items?
+
+    Raises:
+        Forbidden: Of outcasts, and of those who publish only (section 6.5.9.10).
+        ClosedNode: Of those who are not on the whitelist (section 6.5.9.8).
+        SubscriptionRequired: Of those whom no owner let in (section 6.5.9.3).
+    """
+    if affiliation in ("outcast", "publish-only"):
+        raise Forbidden("no items with this affiliation")
+    if affiliation != "none" or access_model == "open":
+        return
+    if access_model != "authorize":
+        raise ClosedNode("the node is for those on its whitelist")
+    if not subscribed:
+        raise SubscriptionRequired("the node is for subscribers")
+
+
+def is_told(subscription: Subscription, affiliation: str, access_model: str) -> bool:
+    """
+    Does a subscription get events now?
+
+    Affiliations and access model may be other ones than when it began.
+    """
+    if subscription.state != "subscribed" or subscription.options.get(DELIVER) == "0":
+        return False
+    if affiliation in ("outcast", "publish-only"):
+        return False
+    return affiliation != "none" or access_model != "whitelist"
+
+
+def may_retract(affiliation: str, is_publisher: bool) -> bool:
+    """Owners any item, everybody else who publishes their own (section 4.1, table 1)."""
+    return affiliation == "owner" or (is_publisher and affiliation != "outcast")
+
+
+def check_preconditions(options: Mapping[str, str], config: Mapping[str, str]) -> None:
+    """
+    Publish options of a node that keeps items are what its configuration has to be (section 7.1.5).
+
+    Raises:
+        PreconditionNotMet: It is not, or has no such option.
+    """
+    for var, wanted in options.items():
+        value = config.get(var)
+        if value is None or (_BOOLEANS.get(wanted, wanted) if _is_boolean(var) else wanted) != value:
+            raise PreconditionNotMet(f"{var[:MAX_TEXT_OCTETS]} is another one")
+
+
+def check_subscription_options(submitted: Mapping[str, str]) -> dict[str, str]:
+    """
+    The values that differ from the default; unknown ones are left out.
+
+    Raises:
+        InvalidOptions: Of a value that does not fit (section 6.3.6.2).
+    """
+    checked = {}
+    for var in SUBSCRIPTION_OPTIONS.keys() & submitted.keys():
+        if submitted[var] not in _BOOLEANS:
+            raise InvalidOptions(f"{var} is true or false")
+        checked[var] = _BOOLEANS[submitted[var]]
+    return {var: value for var, value in checked.items() if value != SUBSCRIPTION_DEFAULTS[var]}
+
+
+def items_kept(config: Mapping[str, str]) -> int:
+    """How many items a node with these values of its options keeps."""
+    if config.get(PERSIST_ITEMS) != "1":
+        return 0
+    most = config.get(MAX_ITEMS, "1")
+    return MOST_ITEMS if most == "max" else min(int(most), MOST_ITEMS)
 
 
 def may_own(affiliation: str) -> bool:
@@ -142,19 +266,31 @@ def may_own(affiliation: str) -> bool:
     return affiliation == "owner"
 
 
-def check_config(submitted: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+def choices_of(var: str, features: Container[str]) -> tuple[str, ...]:
+    """The values that a list offers at a node type with these features; none where it is no list."""
+    return tuple(
+        value for value in OPTIONS[var].values if (var, value) not in _NEEDS or _NEEDS[var, value] in features
+    )
+
+
+def check_config(
+    submitted: Mapping[str, str], defaults: Mapping[str, str], features: Container[str]
+) -> dict[str, str]:
     """
     The values of a submitted configuration as we keep them: booleans ``1`` and ``0``, unknown ones left out.
 
     Args:
         defaults: Of the node type; what is not among them is unknown there.
+        features: Of the node type.
 
     Raises:
         UnsupportedAccessModel: Of access models.
         NotAcceptable: Of any other value that does not fit (section 8.2.5.5).
     """
     return {
-        var: _checked(var, value) for var, value in submitted.items() if var in OPTIONS and var in defaults
+        var: _checked(var, value, features)
+        for var, value in submitted.items()
+        if var in OPTIONS and var in defaults
     }
 
 
@@ -183,18 +319,33 @@ def check_affiliations(node: Node, changes: Mapping[str, str]) -> None:
         raise LimitReached("the node has too many affiliations")
 
 
-def _checked(var: str, value: str) -> str:
+def _is_boolean(var: str) -> bool:
+    return var in OPTIONS and OPTIONS[var].type == "boolean"
+
+
+def _checked(var: str, value: str, features: Container[str]) -> str:
     option = OPTIONS[var]
     if option.type == "boolean":
         if value not in _BOOLEANS:
             raise NotAcceptable(f"{var} is true or false")
         return _BOOLEANS[value]
-    if option.values and value not in option.values:
-        if var == ACCESS_MODEL:
-            raise UnsupportedAccessModel(f"{var} is one of {', '.join(option.values)}")
-        raise NotAcceptable(f"{var} is one of {', '.join(option.values)}")
-    if option.number and not (value.isascii() and value.isdecimal() and len(value) <= 9):
-        raise NotAcceptable(f"{var} is a whole number")
+    if option.values:
+        choices = choices_of(var, features)
+        if value not in choices:
+            error = UnsupportedAccessModel if var == ACCESS_MODEL else NotAcceptable
+            raise error(f"{var} is one of {', '.join(choices)}")
+    if option.number:
+        _check_number(var, value, features)
     if len(value.encode()) > MAX_TEXT_OCTETS:
         raise NotAcceptable(f"{var} is longer than {MAX_TEXT_OCTETS} octets")
     return value
+
+
+def _check_number(var: str, value: str, features: Container[str]) -> None:
+    keeps = "persistent-items" in features
+    if keeps and var == MAX_ITEMS and value == "max":  # section 17.4.4, as much as there may be
+        return
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9):
+        raise NotAcceptable(f"{var} is a whole number")
+    if keeps and not 1 <= int(value) <= _MOST[var]:
+        raise NotAcceptable(f"{var} is 1 to {_MOST[var]}")

@@ -3,19 +3,32 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random, SystemRandom
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from xmpppush.config.sections import ModPubsubSection
-from xmpppush.errors import Forbidden, NodeNotFound, PushError, TryLater, Unsupported
+from xmpppush.errors import (
+    Forbidden,
+    NodeIdRequired,
+    NodeNotFound,
+    NotAcceptable,
+    PushError,
+    TryLater,
+    Unsupported,
+)
 from xmpppush.interfaces import IMessageStore, INodeStore, INodeType, IPubSub, IPushService
 from xmpppush.jids import JID
+from xmpppush.mod_pubsub.events import Event
+from xmpppush.mod_pubsub.items import Items
+from xmpppush.mod_pubsub.lookup import Lookup, pushes
 from xmpppush.mod_pubsub.nodetypes import BUILT_IN
 from xmpppush.mod_pubsub.rules import (
-    ACCESS_MODEL,
-    MAX_NODE_OCTETS,
+    DELIVER_PAYLOADS,
+    NOTIFICATION_TYPE,
+    NOTIFY_CONFIG,
+    NOTIFY_DELETE,
     PUBLISH_MODEL,
     affiliation_of,
     affiliations_at_creation,
@@ -23,11 +36,11 @@ from xmpppush.mod_pubsub.rules import (
     check_config,
     check_create,
     check_name,
-    may_own,
+    items_kept,
     may_publish,
-    may_see,
     merged_config,
 )
+from xmpppush.mod_pubsub.subscriptions import Subscriptions
 from xmpppush.model import Delivery, Node, Publish
 
 ANSWER_WITHIN = 10.0  # seconds; s2s peers and clients give up on an iq after 15 to 60
@@ -47,6 +60,8 @@ class PubSub:
         hosts: Its domains.
         types: The node types it offers, by name, the default first.
         on_gone: Told of a node whose device is gone where the publisher has its answer already.
+        lookup: Finds nodes for those who may know of them.
+        subscriptions, items: Of nodes that are not for notifications.
     """
 
     on_gone: Callable[[Node], object] | None = None
@@ -75,6 +90,9 @@ class PubSub:
         # Those who wait for their first try, by the number of the row: until when, and whom to tell.
         self._unanswered: dict[int, tuple[float, Answered]] = {}
         self._timer: IDelayedCall | None = None
+        self.lookup = Lookup(nodes, self.types)
+        self.subscriptions = Subscriptions(nodes, self.lookup, clock)
+        self.items = Items(nodes, self.lookup, self.subscriptions, clock)
 
     # Publishing
 
@@ -83,7 +101,7 @@ class PubSub:
         node = self._nodes.known(publish.pubsub, publish.node)
         if node is not None:
             return self._delivery(node, publish)
-        return self._node(publish.pubsub, publish.node).addCallback(self._delivery, publish)
+        return self.lookup.get(publish.pubsub, publish.node).addCallback(self._delivery, publish)
 
     def _delivery(self, node: Node | None, publish: Publish) -> Delivery:
         if node is None:
@@ -112,6 +130,14 @@ class PubSub:
         answer: Deferred[None] = Deferred()
         self.offer(publish, lambda error: answer.callback(None) if error is None else answer.errback(error))
         await answer
+
+    def takes(self, publish: Publish) -> bool:
+        """See `IPubSub.takes`."""
+        node = self._nodes.known(publish.pubsub, publish.node)
+        if node is None:
+            return False
+        node_type = self.types.get(node.type)
+        return node_type is None or pushes(node_type)
 
     def offer(self, publish: Publish, answered: Answered) -> None:
         """See `IPubSub.offer`. Once a push, as `accept`."""
@@ -172,14 +198,14 @@ class PubSub:
     def unregistered(self, delivery: Delivery) -> None:
         """The device of what another server published is gone: that is the answer, or is told `on_gone`."""
         if delivery.id not in self._unanswered and delivery.pubsub in self.hosts:
-            self._node(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
+            self.lookup.get(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
 
     def _told_gone(self, node: Node | None) -> None:
         if node is not None and self.on_gone is not None:
             self.on_gone(node)
 
     def item_id(self) -> str:
-        """An id for an item that came without one."""
+        """An id for an item, or a name for a node, that came without one."""
         return f"{self._random.getrandbits(80):020x}"
 
     # Nodes
@@ -191,6 +217,7 @@ class PubSub:
         Create a node (XEP-0060 section 8.1); returns its name.
 
         Args:
+            name: ``None`` or ``""``: an instant node (section 8.1.1), whose name nobody guesses.
             type_name: ``None``: the default type.
             config: As submitted.
 
@@ -200,48 +227,78 @@ class PubSub:
         """
         check_create(self._section.access_createnode, requester, self._domains)
         node_type = self._type(type_name)
+        if not name and "instant-nodes" not in node_type.features:
+            raise NodeIdRequired("a node of this type needs a name")
+        defaults = node_type.defaults
         node = Node(
             host=host,
-            name=check_name(name),
+            name=check_name(name) if name else self.item_id(),
             type=node_type.name,
             owner=requester.userhost(),
-            config=merged_config(node_type.defaults, {}, check_config(config, node_type.defaults)),
-            affiliations=affiliations_at_creation(requester),
+            config=merged_config(defaults, {}, check_config(config, defaults, node_type.features)),
+            affiliations=affiliations_at_creation(requester, pushes(node_type)),
             created=self._clock.seconds(),
         )
         await self._nodes.create(node, self._section.max_nodes_per_user)
         return node.name
 
-    async def delete(self, requester: JID, host: str, name: str) -> None:
-        """Delete a node (section 8.4). There are no subscribers to be told."""
-        await self._owned(requester, host, name)
+    async def delete(self, requester: JID, host: str, name: str) -> tuple[None, list[Event]]:
+        """Delete a node (section 8.4); whoever waits for an owner's decision is told, too."""
+        node = await self.lookup.owned(requester, host, name)
+        subscriptions = await self._nodes.subscriptions(host, name)
         if not await self._nodes.delete(host, name):
             raise NodeNotFound("no such node")
+        if not subscriptions or self.lookup.value(node, NOTIFY_DELETE) != "1":
+            return None, []
+        told = tuple(each.jid for each in subscriptions)
+        return None, [Event("delete", name, told, self._event_type(node))]
 
-    async def configuration(self, requester: JID, host: str, name: str) -> dict[str, str]:
-        """All options of a node with their values (section 8.2)."""
-        node = await self._owned(requester, host, name)
-        return {**self.defaults_of(node), **node.config}
+    async def configuration(self, requester: JID, host: str, name: str) -> tuple[Node, Mapping[str, str]]:
+        """A node, and all its options with their values (section 8.2)."""
+        node = await self.lookup.owned(requester, host, name)
+        return node, self.lookup.config_of(node)
 
-    async def configure(self, requester: JID, host: str, name: str, config: Mapping[str, str]) -> None:
-        """Change options of a node; those not named stay."""
-        node = await self._owned(requester, host, name)
-        defaults = self.defaults_of(node)
-        merged = merged_config(defaults, node.config, check_config(config, defaults))
-        if not await self._nodes.configure(host, name, merged):
+    async def configure(
+        self, requester: JID, host: str, name: str, config: Mapping[str, str]
+    ) -> tuple[None, list[Event]]:
+        """Change options of a node; those not named stay. Items that are too many now go."""
+        node = await self.lookup.owned(requester, host, name)
+        defaults = self.lookup.defaults_of(node)
+        checked = check_config(config, defaults, self.lookup.features_of(node))
+        merged = merged_config(defaults, node.config, checked)
+        values = {**defaults, **merged}
+        if not await self._nodes.configure(host, name, merged, items_kept(values) if defaults else None):
             raise NodeNotFound("no such node")
+        if values.get(NOTIFY_CONFIG) != "1" or merged == node.config:
+            return None, []
+        told = await self.subscriptions.told(node)
+        shown = values if values.get(DELIVER_PAYLOADS) != "0" else {}
+        return None, [
+            Event("configuration", name, told, self._event_type(node), config=shown)
+        ] if told else []
 
-    def default_configuration(self) -> Mapping[str, str]:
-        """Options of a node of the default type (section 8.3)."""
-        return self._type(None).defaults
+    def default_configuration(self, type_name: str | None) -> tuple[INodeType, Mapping[str, str]]:
+        """
+        Options of a new node of this type or, with ``None`` or ``leaf``, of the default type (section 8.3).
+
+        Raises:
+            NotAcceptable: There is no such type here.
+        """
+        if type_name in (None, "leaf"):
+            node_type = self._type(None)
+        elif type_name in self.types:
+            node_type = self.types[type_name]
+        else:
+            raise NotAcceptable("no such node type")
+        return node_type, node_type.defaults
 
     async def affiliations(self, requester: JID, host: str, name: str) -> Mapping[str, str]:
         """Who is what at a node, for its owners (section 8.9.1)."""
-        return (await self._owned(requester, host, name)).affiliations
+        return (await self.lookup.owned(requester, host, name)).affiliations
 
     async def affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         """Change affiliations: all of them or, raising why not, none (section 8.9.2)."""
-        check_affiliations(await self._owned(requester, host, name), changes)
+        check_affiliations(await self.lookup.owned(requester, host, name), changes)
         if not await self._nodes.affiliate(host, name, changes):
             raise NodeNotFound("no such node")
 
@@ -251,7 +308,7 @@ class PubSub:
         """One's own affiliations (section 5.7), at all nodes or at one, as node and affiliation."""
         bare = jid.userhost()
         if name is not None:
-            node = await self._node(host, name)
+            node = await self.lookup.get(host, name)
             nodes: Sequence[Node] = (node,) if node is not None and bare in node.affiliations else ()
         else:
             nodes = await self._nodes.affiliated_with(host, bare)
@@ -261,33 +318,13 @@ class PubSub:
         """One's own nodes. Other people's are nobody's business; MongooseIM lists them all."""
         return await self._nodes.owned_by(host, jid.userhost())
 
-    async def visible(self, jid: JID, host: str, name: str) -> Node:
-        """
-        A node, for whoever may see it.
-
-        Raises:
-            NodeNotFound: There is none, or none for this one.
-        """
-        node = await self._node(host, name)
-        if node is None:
-            raise NodeNotFound("no such node")
-        model = node.config.get(ACCESS_MODEL) or self.defaults_of(node).get(ACCESS_MODEL, "whitelist")
-        if not may_see(affiliation_of(node, jid.userhost()), model):
-            raise NodeNotFound("no such node")
-        return node
-
     def features_of(self, node: Node | None) -> tuple[str, ...]:
         """Names of XEP-0060 features, of a node or, with ``None``, of the service."""
         types = self.types.values() if node is None else filter(None, [self.types.get(node.type)])
         features = {feature for type in types for feature in type.features}
         if self._section.access_createnode == "none":
-            features -= {"create-nodes", "create-and-configure"}
+            features -= {"create-nodes", "create-and-configure", "instant-nodes"}
         return tuple(sorted(features))
-
-    def defaults_of(self, node: Node) -> Mapping[str, str]:
-        """Defaults of its type, none where the type is not configured any more."""
-        node_type = self.types.get(node.type)
-        return node_type.defaults if node_type is not None else {}
 
     def _type(self, name: str | None) -> INodeType:
         node_type = next(iter(self.types.values()), None) if name is None else self.types.get(name)
@@ -295,17 +332,8 @@ class PubSub:
             raise Unsupported("create-nodes", "no such node type")
         return node_type
 
-    def _node(self, host: str, name: str) -> "Deferred[Node | None]":
-        # The store remembers what is not there too: not by names of any length that strangers make up.
-        return self._nodes.get(host, name) if len(name) <= MAX_NODE_OCTETS else succeed(None)
-
-    async def _owned(self, requester: JID, host: str, name: str) -> Node:
-        node = await self._node(host, name)
-        if node is None:
-            raise NodeNotFound("no such node")
-        if not may_own(affiliation_of(node, requester.userhost())):
-            raise Forbidden("only an owner may do that")
-        return node
+    def _event_type(self, node: Node) -> str:
+        return self.lookup.value(node, NOTIFICATION_TYPE) or "headline"
 
 
 def _tell(failure: Failure, answered: Answered) -> None:

@@ -1,4 +1,4 @@
-"""Nodes and affiliations, as functions of a cursor, behind a cache."""
+"""Nodes and affiliations, as functions of a cursor, behind a cache; and the store of all that they have."""
 
 from collections.abc import Mapping
 from sqlite3 import Cursor
@@ -12,7 +12,8 @@ from zope.interface import implementer
 from xmpppush.cache import MISSING, ReadCache
 from xmpppush.errors import NodeExists, TooManyNodes
 from xmpppush.interfaces import IDatabase, INodeStore
-from xmpppush.model import Node
+from xmpppush.mod_pubsub import contents
+from xmpppush.model import Item, Node, Subscription
 
 _KEY = "host = ? AND name = ?"
 # One statement, as each costs more than the rows do: of very many nodes most are read once a push.
@@ -56,9 +57,12 @@ def insert_node(cursor: Cursor, node: Node, limit: int) -> None:
     _put_affiliations(cursor, node.host, node.name, node.affiliations)
 
 
-def update_config(cursor: Cursor, host: str, name: str, config: Mapping[str, str]) -> bool:
+def update_config(cursor: Cursor, host: str, name: str, config: Mapping[str, str], keep: int | None) -> bool:
     cursor.execute(f"UPDATE nodes SET config = ? WHERE {_KEY}", (_json(config), host, name))  # noqa: S608
-    return cursor.rowcount > 0
+    changed = cursor.rowcount > 0
+    if keep is not None:
+        contents.trim_items(cursor, host, name, keep)
+    return changed
 
 
 def change_affiliations(cursor: Cursor, host: str, name: str, changes: Mapping[str, str]) -> bool:
@@ -70,6 +74,7 @@ def change_affiliations(cursor: Cursor, host: str, name: str, changes: Mapping[s
 
 
 def delete_node(cursor: Cursor, host: str, name: str) -> bool:
+    contents.delete_contents(cursor, host, name)
     cursor.execute(f"DELETE FROM node_affiliations WHERE {_KEY}", (host, name))  # noqa: S608
     cursor.execute(f"DELETE FROM nodes WHERE {_KEY}", (host, name))  # noqa: S608
     return cursor.rowcount > 0
@@ -81,6 +86,7 @@ def delete_nodes_of(cursor: Cursor, account: str) -> None:
     for host, name in cursor.fetchall():
         delete_node(cursor, host, name)
     cursor.execute("DELETE FROM node_affiliations WHERE jid = ?", (account,))
+    contents.forget_account(cursor, account)
 
 
 def _put_affiliations(cursor: Cursor, host: str, name: str, changes: Mapping[str, str]) -> None:
@@ -126,14 +132,54 @@ class SQLNodeStore:
     def create(self, node: Node, limit: int) -> "Deferred[None]":
         return self._write(node.host, node.name, insert_node, node, limit)
 
-    def configure(self, host: str, name: str, config: Mapping[str, str]) -> "Deferred[bool]":
-        return self._write(host, name, update_config, host, name, config)
+    def configure(
+        self, host: str, name: str, config: Mapping[str, str], keep: int | None = None
+    ) -> "Deferred[bool]":
+        return self._write(host, name, update_config, host, name, config, keep)
 
     def affiliate(self, host: str, name: str, changes: Mapping[str, str]) -> "Deferred[bool]":
         return self._write(host, name, change_affiliations, host, name, changes)
 
     def delete(self, host: str, name: str) -> "Deferred[bool]":
         return self._write(host, name, delete_node, host, name)
+
+    def subscribe(
+        self, subscription: Subscription, node_limit: int, account_limit: int
+    ) -> "Deferred[Subscription | None]":
+        write = self._database.write
+        return write(contents.insert_subscription, subscription, node_limit, account_limit)
+
+    def unsubscribe(self, host: str, name: str, jid: str) -> "Deferred[bool]":
+        return self._database.write(contents.delete_subscription, host, name, jid)
+
+    def change_subscription(
+        self, host: str, name: str, jid: str, state: str | None, options: Mapping[str, str] | None
+    ) -> "Deferred[bool]":
+        return self._database.write(contents.update_subscription, host, name, jid, state, options)
+
+    def subscriptions(self, host: str, name: str) -> "Deferred[tuple[Subscription, ...]]":
+        return self._database.read(contents.select_subscriptions, host, name)
+
+    def subscriptions_of(self, host: str, account: str) -> "Deferred[tuple[Subscription, ...]]":
+        return self._database.read(contents.select_subscriptions_of, host, account)
+
+    def publish(self, host: str, name: str, item: Item, keep: int, size: int) -> "Deferred[bool]":
+        return self._database.write(contents.insert_item, host, name, item, keep, size)
+
+    def retract(self, host: str, name: str, item_id: str) -> "Deferred[bool]":
+        return self._database.write(contents.delete_item, host, name, item_id)
+
+    def purge(self, host: str, name: str) -> "Deferred[int]":
+        return self._database.write(contents.delete_items, host, name)
+
+    def items(self, host: str, name: str, limit: int) -> "Deferred[tuple[Item, ...]]":
+        return self._database.read(contents.select_items, host, name, limit)
+
+    def item_ids(self, host: str, name: str) -> "Deferred[tuple[str, ...]]":
+        return self._database.read(contents.select_item_ids, host, name)
+
+    def item(self, host: str, name: str, item_id: str) -> "Deferred[Item | None]":
+        return self._database.read(contents.select_item, host, name, item_id)
 
     def owned_by(self, host: str, owner: str) -> "Deferred[tuple[Node, ...]]":
         return self._database.read(select_affiliated, host, owner, "owner")

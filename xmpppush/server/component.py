@@ -44,6 +44,7 @@ from xmpppush.xep.xml import to_xml
 MAX_STANZA = 1024 * 1024  # bytes; more is what no server takes from its users
 MAX_UNANSWERED = 1000  # publishes; then nothing more is read until half of them are answered
 MAX_HELD = 64 * 1024  # bytes of a publish that is not whole yet
+MAX_SHORT = 16 * 1024  # bytes of a publish that goes the short way; push services take 4 KiB
 READ_SIZE = 16 * 1024
 
 LOGIN_TIMEOUT = 20.0  # seconds from the first octet to the server's last word on the handshake
@@ -178,7 +179,7 @@ class ComponentStream(XMPPStream):
             parser: Any = self._parser
             if parser.between_stanzas:
                 request = publish_at(data, position)
-                if request is not None:
+                if request is not None and request.end - position < MAX_SHORT and self.link.takes(request):
                     position = request.end
                     self.link.publish(request)
                     continue
@@ -270,6 +271,9 @@ class EarlyAttachment:
     def is_gone(self, stream: ComponentStream) -> None:
         self.stream = None
         self._settle(False)
+
+    def takes(self, request: PublishRequest) -> bool:
+        return False
 
     def stanza(self, stanza: Element) -> None:
         self._early.append(stanza)  # of the same segment as the end of the log-in
@@ -476,6 +480,10 @@ class ComponentLink(Service):
             stopped.callback(None)
 
     # What comes.
+
+    def takes(self, request: PublishRequest) -> bool:
+        """Can it go the short way?"""
+        return request.publish.pubsub != self.jid or self._pubsub.takes(request.publish)
 
     def publish(self, request: PublishRequest) -> None:
         if request.publish.pubsub != self.jid or self._is_ours(request.sender):

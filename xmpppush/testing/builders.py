@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from xmpppush.model import Delivery, Node, Notification, OfflineMessage, Publish, PushSummary, Registration
+from xmpppush.model import (
+    Delivery,
+    Item,
+    Node,
+    Notification,
+    OfflineMessage,
+    Publish,
+    PushSummary,
+    Registration,
+    Subscription,
+)
 
 OPTIONS = {"service": "fcm", "device_id": "token-1"}
 
@@ -77,3 +87,24 @@ def a_node(**changes: Any) -> Node:
         "created": 1000.0,
     }
     return Node(**{**values, **changes})
+
+
+def a_subscription(**changes: Any) -> Subscription:
+    values: dict[str, Any] = {
+        "host": "pubsub.localhost",
+        "node": "node-1",
+        "jid": "bob@localhost",
+        "account": "bob@localhost",
+        "created": 1000.0,
+    }
+    return Subscription(**{**values, **changes})
+
+
+def an_item(**changes: Any) -> Item:
+    values: dict[str, Any] = {
+        "id": "item-1",
+        "publisher": "alice@localhost",
+        "payload": "<x xmlns='urn:x'/>",
+        "created": 1000.0,
+    }
+    return Item(**{**values, **changes})

@@ -16,7 +16,15 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
-from xmpppush.errors import AccountExists, NodeExists, OfflineFull, TooManyNodes, TooManyRegistrations
+from xmpppush.errors import (
+    AccountExists,
+    NodeExists,
+    NodeNotFound,
+    OfflineFull,
+    TooManyNodes,
+    TooManyRegistrations,
+    TooManySubscriptions,
+)
 from xmpppush.interfaces import (
     IAccountStore,
     IMessageStore,
@@ -26,7 +34,14 @@ from xmpppush.interfaces import (
     ITraceStore,
 )
 from xmpppush.model import Account, RosterItem, ScramKeys, TraceLimits, TraceNote
-from xmpppush.testing.builders import a_delivery, a_node, a_registration, an_offline_message
+from xmpppush.testing.builders import (
+    a_delivery,
+    a_node,
+    a_registration,
+    a_subscription,
+    an_item,
+    an_offline_message,
+)
 
 Check: TypeAlias = Callable[[Any], Awaitable[None]]
 
@@ -424,6 +439,127 @@ async def nodes_are_found_by_affiliation(storage: Any) -> None:
     assert [node.name for node in await storage.nodes.owned_by(PUBSUB, ALICE)] == ["a", "b"]
     assert [node.name for node in await storage.nodes.affiliated_with(PUBSUB, ALICE)] == ["a", "b", "c"]
     assert (await storage.nodes.owned_by(PUBSUB, BOB))[0].affiliations[ALICE] == "publisher"
+
+
+# Subscriptions and items
+
+
+@check
+async def subscriptions_come_back_as_they_were(storage: Any) -> None:
+    """One for each JID; the second attempt is told what is there."""
+    one = a_subscription(options={"pubsub#deliver": "0"})
+    assert await raised(NodeNotFound, storage.nodes.subscribe(one, 5, 5))
+    await storage.nodes.create(a_node(), 5)
+    assert await storage.nodes.subscribe(one, 5, 5) is None
+    assert await storage.nodes.subscribe(a_subscription(state="pending"), 5, 5) == one
+    other = a_subscription(jid=f"{BOB}/desk")
+    assert await storage.nodes.subscribe(other, 5, 5) is None
+    assert await storage.nodes.subscriptions(PUBSUB, "node-1") == (one, other)
+    assert await storage.nodes.subscriptions_of(PUBSUB, BOB) == (one, other)
+    assert await storage.nodes.subscriptions_of(PUBSUB, ALICE) == ()
+    assert await storage.nodes.subscriptions_of("other.localhost", BOB) == ()
+
+
+@check
+async def subscriptions_are_limited(storage: Any) -> None:
+    """A node, and an account on a host; what is there already is not one more."""
+    await storage.nodes.create(a_node(), 5)
+    await storage.nodes.create(a_node(name="node-2"), 5)
+    assert await storage.nodes.subscribe(a_subscription(), 1, 1) is None
+    assert await storage.nodes.subscribe(a_subscription(), 1, 1) == a_subscription()
+    full = a_subscription(jid=ALICE, account=ALICE)
+    assert await raised(TooManySubscriptions, storage.nodes.subscribe(full, 1, 9))
+    assert await raised(TooManySubscriptions, storage.nodes.subscribe(a_subscription(node="node-2"), 9, 1))
+
+
+@check
+async def subscriptions_change_and_end(storage: Any) -> None:
+    """State and options apart; False where there is none."""
+    await storage.nodes.create(a_node(), 5)
+    await storage.nodes.subscribe(a_subscription(state="pending"), 5, 5)
+    nodes = storage.nodes
+    assert await nodes.change_subscription(PUBSUB, "node-1", BOB, "subscribed", None) is True
+    assert await nodes.change_subscription(PUBSUB, "node-1", BOB, None, {"pubsub#deliver": "0"}) is True
+    assert await nodes.change_subscription(PUBSUB, "node-1", ALICE, "subscribed", None) is False
+    (one,) = await nodes.subscriptions(PUBSUB, "node-1")
+    assert one == a_subscription(options={"pubsub#deliver": "0"})
+    assert await nodes.unsubscribe(PUBSUB, "node-1", BOB) is True
+    assert await nodes.unsubscribe(PUBSUB, "node-1", BOB) is False
+
+
+@check
+async def items_come_back_in_the_order_of_publishing(storage: Any) -> None:
+    """One that is published again is the last one; without a node there are none."""
+    nodes = storage.nodes
+    assert await nodes.publish(PUBSUB, "node-1", an_item(), 9, 999) is False
+    await nodes.create(a_node(), 5)
+    for name in ("a", "b", "a"):
+        assert await nodes.publish(PUBSUB, "node-1", an_item(id=name), 9, 999) is True
+    assert await nodes.items(PUBSUB, "node-1", 9) == (an_item(id="b"), an_item(id="a"))
+    assert await nodes.items(PUBSUB, "node-1", 1) == (an_item(id="a"),)
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("b", "a")
+    assert await nodes.item(PUBSUB, "node-1", "b") == an_item(id="b")
+    assert await nodes.item(PUBSUB, "node-1", "c") is None
+    assert await nodes.item(PUBSUB, "node-2", "b") is None
+
+
+@check
+async def items_make_room_for_later_ones(storage: Any) -> None:
+    """By number and by size, also when there is less room from now on."""
+    nodes = storage.nodes
+    await nodes.create(a_node(), 5)
+    for number in range(4):
+        await nodes.publish(PUBSUB, "node-1", an_item(id=str(number), payload="é" * 5), 3, 25)
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("2", "3")
+    await nodes.publish(PUBSUB, "node-1", an_item(id="4", payload=""), 3, 25)
+    await nodes.publish(PUBSUB, "node-1", an_item(id="5", payload=""), 3, 25)
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("3", "4", "5")
+    assert await nodes.configure(PUBSUB, "node-1", {}, 2) is True
+    assert await nodes.item_ids(PUBSUB, "node-1") == ("4", "5")
+    assert await nodes.publish(PUBSUB, "node-1", an_item(id="6"), 0, 25) is True
+    assert await nodes.item_ids(PUBSUB, "node-1") == ()
+
+
+@check
+async def items_are_retracted_and_purged(storage: Any) -> None:
+    """One, or all of this node."""
+    nodes = storage.nodes
+    await nodes.create(a_node(), 5)
+    await nodes.create(a_node(name="node-2"), 5)
+    for name in ("a", "b", "c"):
+        await nodes.publish(PUBSUB, "node-1", an_item(id=name), 9, 999)
+    await nodes.publish(PUBSUB, "node-2", an_item(), 9, 999)
+    assert await nodes.retract(PUBSUB, "node-1", "b") is True
+    assert await nodes.retract(PUBSUB, "node-1", "b") is False
+    assert await nodes.purge(PUBSUB, "node-1") == 2
+    assert await nodes.purge(PUBSUB, "node-1") == 0
+    assert await nodes.item_ids(PUBSUB, "node-2") == ("item-1",)
+
+
+@check
+async def nodes_take_subscriptions_and_items_with_them(storage: Any) -> None:
+    """A new node with the name has nobody and nothing."""
+    nodes = storage.nodes
+    await nodes.create(a_node(), 5)
+    await nodes.subscribe(a_subscription(), 5, 5)
+    await nodes.publish(PUBSUB, "node-1", an_item(), 9, 999)
+    assert await nodes.delete(PUBSUB, "node-1") is True
+    await nodes.create(a_node(), 5)
+    assert await nodes.subscriptions(PUBSUB, "node-1") == ()
+    assert await nodes.item_ids(PUBSUB, "node-1") == ()
+
+
+@check
+async def accounts_take_their_subscriptions_with_them(storage: Any) -> None:
+    """What they published elsewhere stays, and is not the next one's of that name."""
+    nodes = storage.nodes
+    await storage.accounts.add([an_account(BOB)])
+    await nodes.create(a_node(), 5)
+    await nodes.subscribe(a_subscription(), 5, 5)
+    await nodes.publish(PUBSUB, "node-1", an_item(publisher=BOB), 9, 999)
+    await storage.accounts.remove(BOB)
+    assert await nodes.subscriptions(PUBSUB, "node-1") == ()
+    assert await nodes.items(PUBSUB, "node-1", 9) == (an_item(publisher=""),)
 
 
 # Messages and deliveries

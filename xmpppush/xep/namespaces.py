@@ -12,6 +12,7 @@ BIND = "urn:ietf:params:xml:ns:xmpp-bind"  # RFC 6120 section 7
 SESSION = "urn:ietf:params:xml:ns:xmpp-session"  # RFC 3921 section 3, optional as of RFC 6121
 XML = "http://www.w3.org/XML/1998/namespace"
 
+RSM = "http://jabber.org/protocol/rsm"  # XEP-0059
 ROSTER = "jabber:iq:roster"  # RFC 6121 section 2
 ROSTER_VERSIONING = "urn:xmpp:features:rosterver"  # RFC 6121 section 2.6
 DATA_FORMS = "jabber:x:data"  # XEP-0004
@@ -22,6 +23,8 @@ PUBSUB_OWNER = "http://jabber.org/protocol/pubsub#owner"
 PUBSUB_ERRORS = "http://jabber.org/protocol/pubsub#errors"
 PUBSUB_EVENT = "http://jabber.org/protocol/pubsub#event"
 PUBSUB_NODE_CONFIG = "http://jabber.org/protocol/pubsub#node_config"
+PUBSUB_SUBSCRIBE_AUTHORIZATION = "http://jabber.org/protocol/pubsub#subscribe_authorization"
+PUBSUB_SUBSCRIBE_OPTIONS = "http://jabber.org/protocol/pubsub#subscribe_options"
 PUBSUB_PUBLISH_OPTIONS = "http://jabber.org/protocol/pubsub#publish-options"
 VERSION = "jabber:iq:version"  # XEP-0092
 OFFLINE = "msgoffline"  # XEP-0160

@@ -9,21 +9,42 @@ from collections.abc import Mapping
 
 from twisted.words.xish.domish import Element
 
-from xmpppush.errors import BadForm, BadStanza, InvalidPayload, ItemRequired, NodeIdMissing, PayloadRequired
-from xmpppush.jids import bare_of, parse_jid
+from xmpppush.errors import (
+    BadForm,
+    BadStanza,
+    InvalidPayload,
+    ItemRequired,
+    JidRequired,
+    NodeIdMissing,
+    PayloadRequired,
+)
+from xmpppush.jids import JID, bare_of, parse_jid
 from xmpppush.xep.dataforms import Form, fields_of, form_in
-from xmpppush.xep.namespaces import PUBSUB, PUBSUB_NODE_CONFIG, PUBSUB_OWNER, PUBSUB_PUBLISH_OPTIONS
+from xmpppush.xep.namespaces import (
+    PUBSUB,
+    PUBSUB_NODE_CONFIG,
+    PUBSUB_OWNER,
+    PUBSUB_PUBLISH_OPTIONS,
+    PUBSUB_SUBSCRIBE_AUTHORIZATION,
+    PUBSUB_SUBSCRIBE_OPTIONS,
+)
 
 MAX_JIDS = 8192  # characters of all addresses in a request; not plain ones take 5 microseconds each
 
 # What may stand in <pubsub/>, by iq type and namespace: True where it needs a node.
 _REQUESTS: Mapping[tuple[str, str], Mapping[str, bool]] = {
-    ("get", PUBSUB): {"affiliations": False, "items": False, "options": False, "subscriptions": False},
+    ("get", PUBSUB): {
+        "affiliations": False,
+        "default": False,
+        "items": True,
+        "options": False,
+        "subscriptions": False,
+    },
     ("set", PUBSUB): {
         "create": False,
         "options": False,
         "publish": True,
-        "retract": False,
+        "retract": True,
         "subscribe": False,
         "unsubscribe": False,
     },
@@ -31,14 +52,14 @@ _REQUESTS: Mapping[tuple[str, str], Mapping[str, bool]] = {
         "affiliations": True,
         "configure": True,
         "default": False,
-        "subscriptions": False,
+        "subscriptions": True,
     },
     ("set", PUBSUB_OWNER): {
         "affiliations": True,
         "configure": True,
         "delete": True,
-        "purge": False,
-        "subscriptions": False,
+        "purge": True,
+        "subscriptions": True,
     },
 }
 
@@ -141,18 +162,162 @@ def published(iq: Element) -> tuple[str | None, Element]:
         PayloadRequired: The item is empty.
         InvalidPayload: There are two items, or two payloads.
     """
+    item, payload = published_item(iq)
+    if item is None:
+        raise ItemRequired("the item is missing")
+    if payload is None:
+        raise PayloadRequired("the item is empty")
+    return item.getAttribute("id") or None, payload
+
+
+def published_item(iq: Element) -> tuple[Element | None, Element | None]:
+    """
+    The item of a publish and its payload, ``None`` where there is none.
+
+    Raises:
+        InvalidPayload: There are two items, or two payloads.
+    """
     publish = _child(_pubsub_of(iq), "publish")
     items = [child for child in publish.elements() if child.name == "item"] if publish is not None else []
     if not items:
-        raise ItemRequired("the item is missing")
+        return None, None
     if len(items) > 1:
         raise InvalidPayload("one item at a time")
     payloads = list(items[0].elements())
-    if not payloads:
-        raise PayloadRequired("the item is empty")
     if len(payloads) > 1:
         raise InvalidPayload("one payload for an item")
-    return items[0].getAttribute("id") or None, payloads[0]
+    return items[0], payloads[0] if payloads else None
+
+
+def retracted(iq: Element) -> tuple[str, bool]:
+    """
+    The id of the item that a retract names, and whether subscribers are to be told (section 7.2).
+
+    Raises:
+        ItemRequired: There is no item, or none with an id.
+        BadStanza: There are two.
+    """
+    retract = request_in(iq)
+    ids = item_ids(retract)
+    if not ids:
+        raise ItemRequired("the item is missing")
+    if len(ids) > 1:
+        raise BadStanza("one item at a time")
+    if not ids[0]:
+        raise ItemRequired("the item has no id")
+    return ids[0], retract.getAttribute("notify") in ("1", "true")
+
+
+def item_ids(request: Element) -> list[str]:
+    """Ids of the items that a request names, ``""`` where one has none."""
+    return [
+        child.getAttribute("id", "")
+        for child in request.elements()
+        if child.name == "item" and child.uri == request.uri
+    ]
+
+
+def items_limit(request: Element) -> int | None:
+    """
+    How many items are asked for (section 6.5.7), ``None``: all.
+
+    Raises:
+        BadStanza: It is no positive number.
+    """
+    text = request.getAttribute("max_items")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and int(text)):
+        raise BadStanza("max_items is a positive number")
+    return int(text)
+
+
+def subscriber(request: Element) -> JID:
+    """
+    Whose subscription a request is about.
+
+    Raises:
+        JidRequired: It does not say.
+    """
+    text = request.getAttribute("jid")
+    if not text:
+        raise JidRequired("jid is missing")
+    return parse_jid(text)
+
+
+def subscription_options(iq: Element) -> dict[str, str] | None:
+    """
+    The ``pubsub#subscribe_options`` fields of ``<options/>``, beside a ``<subscribe/>`` as well.
+
+    Returns:
+        ``var`` to first value; ``None`` where there is no ``<options/>``, and for a form of type ``cancel``.
+
+    Raises:
+        BadForm: The form is missing, or of another kind.
+        BadStanza: Beside a subscribe it names a node or a JID (section 6.3.7).
+    """
+    pubsub = _pubsub_of(iq)
+    options = _child(pubsub, "options")
+    if options is None:
+        return None
+    beside = _child(pubsub, "subscribe") is not None
+    if beside and (options.hasAttribute("node") or options.hasAttribute("jid")):
+        raise BadStanza("the options of a subscribe name no node and no jid")
+    form = form_in(options)
+    if form is None:
+        if beside:
+            return {}
+        raise BadForm("the options form is missing")
+    return _submitted(form, PUBSUB_SUBSCRIBE_OPTIONS)
+
+
+def subscription_changes(iq: Element) -> dict[str, str]:
+    """
+    What an owner wants to change: JID as subscribed to state (section 8.8.2).
+
+    Raises:
+        BadStanza: A JID is missing or comes twice, or there is no change at all.
+    """
+    parent = _child(_pubsub_of(iq), "subscriptions")
+    changes: dict[str, str] = {}
+    for change in parent.elements() if parent is not None else ():
+        if change.name != "subscription" or change.uri != PUBSUB_OWNER:
+            continue
+        if not change.getAttribute("jid"):
+            raise BadStanza("a subscription lacks its jid")
+        jid = parse_jid(change["jid"]).full()
+        if jid in changes:
+            raise BadStanza("a subscription is changed twice")
+        if change.hasAttribute("subscription"):  # without it the state stays
+            changes[jid] = change["subscription"]
+    if not changes:
+        raise BadStanza("no subscription is changed")
+    return changes
+
+
+def decision(message: Element) -> tuple[str, str, bool] | None:
+    """
+    An owner's answer to a request for a subscription (section 8.6).
+
+    Returns:
+        Node, JID of the subscriber, and whether it may; ``None`` where the message is none, or undecided.
+
+    Raises:
+        BadForm: A field is missing or makes no sense.
+    """
+    if message.getAttribute("type") == "error":
+        return None
+    form = form_in(message)
+    if form is None or form.type != "submit" or form.form_type != PUBSUB_SUBSCRIBE_AUTHORIZATION:
+        return None
+    fields = form.first_values()
+    allow = fields.get("pubsub#allow", "")
+    if allow not in ("1", "true", "0", "false"):
+        raise BadForm("pubsub#allow is true or false")
+    node, jid = fields.get("pubsub#node"), fields.get("pubsub#subscriber_jid")
+    if not node or not jid:
+        raise BadForm("pubsub#node or pubsub#subscriber_jid is missing")
+    return node, parse_jid(jid).full(), allow in ("1", "true")
 
 
 def create_response(node: str) -> Element:
@@ -171,13 +336,13 @@ def publish_response(node: str, item_id: str) -> Element:
     return pubsub
 
 
-def _submitted(form: Form) -> dict[str, str] | None:
+def _submitted(form: Form, form_type: str = PUBSUB_NODE_CONFIG) -> dict[str, str] | None:
     if form.type == "cancel":
         return None
     if form.type != "submit":
         raise BadForm("the form is not of type submit")
-    if form.form_type not in (PUBSUB_NODE_CONFIG, None):
-        raise BadForm("the form is no node configuration")
+    if form.form_type not in (form_type, None):
+        raise BadForm("the form is of another kind")
     return form.first_values()
 
 

@@ -1,0 +1,1 @@
+"""Pubsub nodes with short notices."""
