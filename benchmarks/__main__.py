@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from twisted.internet import task
 
+from benchmarks import component as component_run
 from benchmarks import outage as outages
 from benchmarks import parts
 from benchmarks.gateway import GatewayResult, measure_gateway
@@ -194,15 +195,55 @@ def gateway(requests: int, runs: int, connections: int, profile: Path | None, as
 
 
 @main.command()
+@click.option("--messages", default=Load().messages, show_default=True, help="In each run.")
+@click.option("--users", default=Load().users, show_default=True, help="Nodes that are published to in turn.")
+@click.option("--in-flight", default=0, help="Pushes outstanding at the most; default: as TCP lets.")
+@click.option("--rate", default=0.0, help="Publishes a second; default: as fast as they are taken.")
+@click.option("--runs", default=Load().runs, show_default=True, help="On the same connection.")
+@click.option("--delay", default=0.0, help="Seconds that the push service takes to answer.")
+@click.option(
+    "--style", type=click.Choice(sorted(component_run.STYLES)), default="prosody", show_default=True
+)
+@click.option("--profile", type=click.Path(path_type=Path), help="cProfile the server into this file.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of the table.")
+def component(
+    messages: int,
+    users: int,
+    in_flight: int,
+    rate: float,
+    runs: int,
+    delay: float,
+    style: str,
+    profile: Path | None,
+    as_json: bool,
+) -> None:
+    """As the app server of an XMPP server that publishes over XEP-0114."""
+    load = Load(messages=messages, users=users, senders=1, in_flight=in_flight, rate=rate, runs=runs)
+    setup = Setup(delay=delay, profile=profile.absolute() if profile else None)
+    try:
+        result = component_run.measure(load, setup, style)
+    except ServerFailed as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(json.dumps(result.as_json()) if as_json else table(result))
+    if profile:
+        pstats.Stats(str(profile), stream=sys.stdout).sort_stats("tottime").print_stats(40)
+    if not result.is_clean:
+        click.echo(f"\nThe server's last words:\n{result.log}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.option("--messages", default=LOAD.messages, show_default=True)
 @click.option("--users", default=LOAD.users, show_default=True, help="As for pipeline.")
 @click.option("--registrations", default=0, help="As for pipeline.")
-def instructions(messages: int, users: int, registrations: int) -> None:
+@click.option("--component", "of_component", is_flag=True, help="Of 'component' in place of 'pipeline'.")
+def instructions(messages: int, users: int, registrations: int, of_component: bool) -> None:
     """Instructions for each push, counted by valgrind: the same however busy the machine is."""
     if registrations and users > registrations:
         raise click.UsageError("more --users than --registrations")
     try:
-        click.echo(f"{count(messages, users, registrations) / 1000:,.1f} thousand instructions a push")
+        of = component_run.count if of_component else count
+        click.echo(f"{of(messages, users, registrations) / 1000:,.1f} thousand instructions a push")
     except ServerFailed as error:
         raise click.ClickException(str(error)) from None
 

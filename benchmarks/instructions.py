@@ -10,13 +10,13 @@ import asyncio
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from attrs import evolve
 
 from benchmarks.client import Client
-from benchmarks.pipeline import Load, Pipeline, Run, Setup, serve
+from benchmarks.pipeline import Load, Pipeline, Result, Run, Setup, serve
 from benchmarks.server import ServerFailed
 
 # valgrind is some fifty times slower than the processor.
@@ -41,13 +41,21 @@ class Counting(Pipeline):
         subprocess.run(["callgrind_control", *what, str(self._server.pid)], check=True, capture_output=True)
 
 
-def count(messages: int, users: int = LOAD.users, registrations: int = 0) -> float:
+def count(
+    messages: int,
+    users: int = LOAD.users,
+    registrations: int = 0,
+    serve: Callable[..., Awaitable[Result]] = serve,
+    pipeline: type[Counting] = Counting,
+    senders: int = LOAD.senders,
+) -> float:
     """
     Instructions for a push, all threads.
 
     Args:
         users, registrations: As in `Load`. With at least twice as many users as messages every push that is
             counted is the first one to its account, which no cache knows.
+        serve: As `benchmarks.pipeline.serve`, of the pipeline.
 
     Raises:
         ServerFailed: There is no valgrind, or a push was missing.
@@ -57,11 +65,15 @@ def count(messages: int, users: int = LOAD.users, registrations: int = 0) -> flo
     with tempfile.TemporaryDirectory(prefix="xmpppush-benchmark-") as folder:
         out = Path(folder) / "callgrind"
         command = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}")
-        load = evolve(LOAD, messages=messages, users=users, registrations=registrations)
-        result = asyncio.run(serve(load, Setup(), Path(folder), None, under=command, pipeline=Counting))
+        load = evolve(LOAD, messages=messages, users=users, registrations=registrations, senders=senders)
+        result = asyncio.run(measured(serve(load, Setup(), Path(folder), None, command, pipeline)))
         if not result.is_clean:
             raise ServerFailed(f"not every push arrived\n{result.log}")
         return max(map(total_of, Path(folder).glob("callgrind.*"))) / messages
+
+
+async def measured(result: Awaitable[Result]) -> Result:
+    return await result
 
 
 def total_of(dump: Path) -> int:

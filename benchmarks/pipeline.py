@@ -188,11 +188,15 @@ class Pipeline:
 
         await asyncio.gather(*(some() for _ in range(10)))
 
+    def stanza(self, number: int) -> bytes:
+        """What makes this push."""
+        return chat_message(number, f"user{self._recipient(number)}@{DOMAIN}")
+
     async def run(self, senders: Sequence[Client], first: int) -> Run:
         """One run, of messages numbered from ``first``."""
         self._tally = tally = Tally(first, self._load.messages)
         numbers = range(first, first + self._load.messages)
-        stanzas = [chat_message(n, f"user{self._recipient(n)}@{DOMAIN}") for n in numbers]
+        stanzas = [self.stanza(number) for number in numbers]
         shares = [
             list(zip(numbers, stanzas, strict=True))[start :: len(senders)] for start in range(len(senders))
         ]

@@ -625,6 +625,21 @@ class IPubSub(Interface):
             InvalidPayload: The node takes no notifications.
         """
 
+    def takes(publish: Publish) -> bool:
+        """Is it for a node that is known here and now, and is for notifications? Else `offer` is no use."""
+
+    def offer(publish: Publish, answered: Callable[[BaseException | None], object]) -> None:
+        """
+        Take a notification that another server published: check it, keep it, try it.
+
+        Args:
+            answered: Called once, at once or later: with ``None`` when it is through or at least on disk,
+                or with why it is not taken, what `accept` raises and final answers of the push service.
+        """
+
+    def answer_waiting() -> None:
+        """Answer all that were offered and are on disk: their first try is not waited for any longer."""
+
 
 class IAppDevices(Interface):
     """The devices that registered for an app, as the pubsub service asks for them before its own nodes."""

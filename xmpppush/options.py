@@ -36,6 +36,7 @@ class Options(usage.Options):
 
     longdesc = "Run the XMPP push server. 'xmpppush check-config' checks a configuration without running it."
     optParameters = [["config", "c", DEFAULT_CONFIG, "The configuration, an INI file."]]
+    optFlags = [["take-over", None, "Take the place of the server that runs with this configuration."]]
 
     configuration: Config
 

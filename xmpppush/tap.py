@@ -9,6 +9,7 @@ problem with any of them is one line and exit code 1.
 import gc
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
@@ -18,8 +19,11 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from xmpppush import __version__
 from xmpppush.admin.health import Check, certificate_checks
@@ -31,7 +35,7 @@ from xmpppush.apps.service import Apps
 from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.clock import ClockWatch, WallClock, keep_steady
 from xmpppush.config.sections import EMBEDDED, Config, ListenSection, MongoosePushSection
-from xmpppush.control import ControlServer, claim
+from xmpppush.control import ControlServer, call, claim, is_claimed
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
 from xmpppush.interfaces import IPubSub, IPushService, ITrace
@@ -54,6 +58,7 @@ from xmpppush.notify import READY, STOPPING, notify
 from xmpppush.options import Options, refuse
 from xmpppush.server.authenticator import AccountAuthenticator
 from xmpppush.server.c2s import C2SFactory, throttles_for
+from xmpppush.server.component import ComponentLink, EarlyAttachment
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
@@ -61,6 +66,8 @@ from xmpppush.server.router import Router
 from xmpppush.server.throttle import network_of
 from xmpppush.storage import open_storage
 from xmpppush.trace import NO_TRACE, Trace
+
+TAKE_OVER_TIMEOUT = 60.0  # seconds for the other server to stop
 
 __all__ = ["Application", "Options", "makeService"]
 
@@ -143,20 +150,29 @@ class Application(MultiService):
         push_service: MongoosePush's API, ``None`` without ``[mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
+        components: The links to other XMPP servers, one for each ``[component]``.
     """
 
     _log = Logger()
 
     def __init__(
-        self, config: Config, reactor: Any, refuse: Callable[[Sequence[str]], NoReturn] = refuse
+        self,
+        config: Config,
+        reactor: Any,
+        refuse: Callable[[Sequence[str]], NoReturn] = refuse,
+        take_over: bool = False,
     ) -> None:
         """
         Args:
             refuse: Told, a line each, why it does not start; ends the process.
+            take_over: Stop the server that runs with this configuration first, and leave no gap where the
+                XMPP server of a component allows that.
         """
         super().__init__()
         self.config = config
         self._refuse = refuse
+        self._take_over = take_over
+        self._early: dict[str, EarlyAttachment] = {}
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
@@ -169,6 +185,8 @@ class Application(MultiService):
         self._resources = Resources()
         self._traffic = Traffic()
         self._pools: dict[str, HTTPPool | EmbeddedPool] = {}
+        self.components: list[ComponentLink] = []
+        self._app_server: PubSub | None = None
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -201,6 +219,7 @@ class Application(MultiService):
         router = Router()
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
+        self._components(router, pubsub)
         self._add(ControlServer(self, claimed, reactor))
         self._admin(self.bridge, certificates)
 
@@ -248,8 +267,11 @@ class Application(MultiService):
 
     async def _unregistered(self, delivery: Any) -> None:
         # In this order: the registration is that of the device as long as the device is known.
-        if self.push is not None:
-            await self.push.unregistered(delivery)
+        if delivery.account:
+            if self.push is not None:
+                await self.push.unregistered(delivery)
+        elif self._app_server is not None:
+            self._app_server.unregistered(delivery)
         if self.apps is not None:
             await self.apps.unregistered(delivery)
 
@@ -275,9 +297,27 @@ class Application(MultiService):
             node_types=node_types_of(section.plugins),
             apps=self.apps,
         )
+        self._app_server = pubsub
         for component in pubsub_components(pubsub, router, handlers_for(self.apps, self._reactor)):
             self._add(component)
         return pubsub
+
+    def _components(self, router: Router, pubsub: IPubSub | None) -> None:
+        """Attached last and left first: what other servers publish needs all the rest."""
+        if pubsub is None:
+            return
+        for section in (each for each in self.config.components if each.jid in pubsub.hosts):
+            link = ComponentLink(
+                section,
+                router,
+                pubsub,
+                self._reactor,
+                random.SystemRandom(),
+                self.storage.pressure,
+                early=self._early.get(section.jid),
+            )
+            self.components.append(link)
+            self._add(link)
 
     def _xmpp_server(
         self,
@@ -373,6 +413,7 @@ class Application(MultiService):
             requests={name: pool.statuses for name, pool in self._pools.items()},
             enddates=certificates.enddates,
             checks=lambda: self._checks(bridge, certificates),
+            publishes={link.jid: link.answers for link in self.components},
         )
         if self.push is not None:
             figures.decisions = self.push.decisions
@@ -394,6 +435,8 @@ class Application(MultiService):
         for service in self:
             if isinstance(service, Listener | MongoosePush):
                 yield Check(str(service.name), None if service.bound else "not listening")
+        for link in self.components:
+            yield Check(str(link.name), link.trouble)
         yield from certificate_checks(certificates.enddates(), self._wall.seconds())
 
     def _add(self, service: Any) -> None:
@@ -402,6 +445,34 @@ class Application(MultiService):
     def startService(self) -> None:
         for notice in self.config.notices:
             self._log.warn("{notice}", notice=notice)
+        if self._take_over:
+            Deferred.fromCoroutine(self._in_place_of_another()).addErrback(self._not_in_place)
+        else:
+            self._start()
+
+    async def _in_place_of_another(self) -> None:
+        data_dir = self.config.server.data_dir
+        for section in self.config.components:
+            self._early[section.jid] = EarlyAttachment(section, self._reactor)
+        for early in self._early.values():
+            await early.attach()
+        if is_claimed(data_dir):
+            other = await deferToThread(call, data_dir, "status")
+            self._log.info("taking the place of process {pid}", pid=other["pid"])
+            os.kill(other["pid"], signal.SIGTERM)
+        deadline = self._reactor.seconds() + TAKE_OVER_TIMEOUT
+        while is_claimed(data_dir) and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 0.02)
+        self._start()
+
+    def _not_in_place(self, failure: Failure) -> None:
+        if failure.check(SystemExit):
+            self._reactor.stop()
+            return
+        self._log.failure("could not take the place of another server", failure)
+        self._reactor.stop()
+
+    def _start(self) -> None:
         try:
             self.assemble()
             super().startService()
@@ -481,7 +552,9 @@ def makeService(options: Options) -> IService:
 
     assert options.parent is not None, "twistd has the rest of the options"
     keep_steady(reactor)
-    return Application(options.configuration, reactor, partial(refuse_start, options.parent))
+    return Application(
+        options.configuration, reactor, partial(refuse_start, options.parent), bool(options["take-over"])
+    )
 
 
 def refuse_start(twistd: MutableMapping[str, Any], problems: Sequence[str]) -> NoReturn:

@@ -450,7 +450,12 @@ def test_problem(problems, text, problem):
         ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
         ("[c2s]\nack_timeout = 1m\n[s2s]\n", ["[s2s]"]),
-        ("[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x", ["[component]"]),
+        (
+            "[mod_pubsub]\nhost = a.example\n[mod_push_service_mongoosepush]\npool_name = p\n"
+            "[http_connections:p]\nserver = http://x\n"
+            "[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x",
+            [],
+        ),
         ("[mongoosepush]\n[mongoosepush:fcm:default]\nappfile = server.ini", []),
         ("[auth]\nregistration = yes", ["[auth] registration"]),
         ("[auth]\nregistration = no", []),

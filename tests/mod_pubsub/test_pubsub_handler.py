@@ -6,11 +6,15 @@ agree; where we do not, docs/differences.rst says why.
 """
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import fail
 from twisted.logger import globalLogPublisher
 
+from xmpppush._wokkel import generic
 from xmpppush.errors import DeviceUnregistered, Refused, StorageError, TryLater
+from xmpppush.mod_pubsub import service
 from xmpppush.model import Notification, PushSummary
+from xmpppush.xep.push import revoked_nodes
 
 ALICE = "alice@localhost/phone"
 BOB = "bob@localhost/desk"
@@ -537,6 +541,37 @@ def test_slow_push_service(host):
     host.clock.advance(10.0)
     (answer,) = host.answers
     assert (answer["id"], condition(answer)) == ("p1", "result")
+
+
+def test_a_device_that_turns_out_to_be_gone_later(host):
+    """XEP-0357 section 8: the owner is told in a headline; where the answer is still to come, that tells."""
+    host.create()
+    host.push_service.silent = True
+    request = f"<iq type='set' id='p1' from='localhost' to='pubsub.localhost'>{publish()}</iq>"
+    host.send(request)
+    (delivery,) = host.push_service.taken
+    host.pubsub.unregistered(delivery)
+    assert host.answers == []
+    host.clock.advance(10.0)
+    del host.answers[:]
+    host.pubsub.unregistered(delivery)
+    (message,) = host.answers
+    assert (message.name, message["type"], message["to"]) == ("message", "headline", "alice@localhost")
+    assert revoked_nodes(message, "alice@localhost") == ["n1"]
+    host.pubsub.unregistered(evolve(delivery, node="no such node"))
+    assert len(host.answers) == 1
+
+
+def test_memory_of_who_waits_is_bounded(host):
+    """With too many the oldest are told what is true, that theirs is queued."""
+    host.create()
+    host.push_service.silent = True
+    request = f"<iq type='set' id='p1' from='localhost' to='pubsub.localhost'>{publish()}</iq>"
+    host.send(request)
+    for _ in range(service.MAX_UNANSWERED):
+        assert host.answers == []
+        host.router.route(generic.parseXml(request.encode()))
+    assert [condition(answer) for answer in host.answers] == ["result"]
 
 
 def test_stop_while_somebody_waits(host):

@@ -136,6 +136,13 @@ def test_it_is_a_push_service(world):
     assert verifyObject(IPushService, world.bridge())
 
 
+def test_options_of_other_servers_are_not_remembered(world, monkeypatch):
+    """They are another object each time: 1.4 kB a push of what is never found again."""
+    bridge = world.bridge()
+    monkeypatch.setattr(bridge._targets, "of", lambda options: pytest.fail("remembered"))
+    assert bridge.prepare(evolve(a_publish(), account=""), 5.0).service == "fcm"
+
+
 def test_prepare(world):
     """A publish becomes the delivery to store, for the API version configured."""
     delivery = world.bridge(api_version="v2").prepare(a_publish(), 5.0)

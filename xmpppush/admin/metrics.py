@@ -53,6 +53,7 @@ class Figures:
         backlog: Writes that wait for the disk.
         enddates: Name of a certificate to when it expires.
         checks: What ``/health`` says.
+        publishes: Domain of a component to answer (``result`` or an error) to how many.
         collectors: Of parts that know Prometheus themselves.
     """
 
@@ -66,6 +67,7 @@ class Figures:
     backlog: Callable[[], int] = _zero
     enddates: Callable[[], Mapping[str, datetime]] = _none
     checks: Callable[[], Iterable[Check]] = tuple
+    publishes: Mapping[str, Mapping[str, int]] = Factory(dict)
     collectors: Iterable[Collector] = ()
 
 
@@ -107,6 +109,17 @@ class _Reader(Collector):
             "Registrations that messages concerned, by what mod_push decided.",
             {(decision,): number for decision, number in figures.decisions.items()},
             "decision",
+        )
+        yield _counter(
+            "xmpppush_component_publishes",
+            "Notifications that other XMPP servers published, by component and our answer.",
+            {
+                (component, answer): number
+                for component, answers in figures.publishes.items()
+                for answer, number in answers.items()
+            },
+            "component",
+            "answer",
         )
         yield _counter(
             "xmpppush_notifications",

@@ -11,8 +11,8 @@ from xmpppush.config.sections import Config, MongoosePushSection
 
 NO_EFFECT = "has no effect in this version"
 LISTENERS_AT_WORK = ("c2s", "http")
-SECTIONS_TO_COME = ("component", "s2s")
-SECTION_HEADS_TO_COME = ("component:",)
+SECTIONS_TO_COME = ("s2s",)
+SECTION_HEADS_TO_COME: tuple[str, ...] = ()
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES = ("push", "flat")
 
@@ -49,6 +49,11 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
             yield "[mod_push]", "has no effect without a served domain"
     if config.mongoosepush is not None:
         yield from _idle_pools(config.mongoosepush)
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
+    for component in config.components:
+        if component.jid not in hosts:
+            place = f"[component:{component.name}]" if component.name else "[component]"
+            yield place, f"has no effect: {component.jid} is not among [mod_pubsub] host"
     if config.mod_pubsub is not None:
         if config.bridge is None:
             yield "[mod_pubsub]", "has no effect without [mod_push_service_mongoosepush]"

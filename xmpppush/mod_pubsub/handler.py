@@ -57,7 +57,7 @@ from xmpppush.xep.namespaces import (
     PUBSUB_SUBSCRIBE_OPTIONS,
     PUSH,
 )
-from xmpppush.xep.push import parse_notification
+from xmpppush.xep.push import parse_notification, revocation
 from xmpppush.xep.xml import to_xml
 
 FORM_MESSAGE = f"/message/x[@xmlns='{DATA_FORMS}']"
@@ -445,6 +445,7 @@ def pubsub_components(
     Args:
         more: Further handlers for a host, see `handlers`.
     """
+    pubsub.on_gone = lambda node: router.route(revocation(node.host, node.name, node.owner))
     components: list[IService] = []
     for host in sorted(pubsub.hosts):
         component = InternalComponent(router, host)

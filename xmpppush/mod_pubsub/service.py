@@ -1,10 +1,11 @@
 """The app server itself: nodes, who may do what to them, and publishing. Knows no XML."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random, SystemRandom
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from xmpppush.config.sections import ModPubsubSection
@@ -43,6 +44,9 @@ from xmpppush.mod_pubsub.subscriptions import Subscriptions
 from xmpppush.model import Delivery, Node, Publish
 
 ANSWER_WITHIN = 10.0  # seconds; s2s peers and clients give up on an iq after 15 to 60
+MAX_UNANSWERED = 2000  # with more the oldest are told what is true: theirs is queued
+
+Answered = Callable[[BaseException | None], object]
 
 
 @implementer(IPubSub)
@@ -55,9 +59,12 @@ class PubSub:
     Attributes:
         hosts: Its domains.
         types: The node types it offers, by name, the default first.
+        on_gone: Told of a node whose device is gone where the publisher has its answer already.
         lookup: Finds nodes for those who may know of them.
         subscriptions, items: Of nodes that are not for notifications.
     """
+
+    on_gone: Callable[[Node], object] | None = None
 
     def __init__(
         self,
@@ -82,7 +89,9 @@ class PubSub:
         self._clock = clock
         self._random = random or SystemRandom()
         self._apps = apps
-        self._unanswered: set[Deferred[None]] = set()
+        # Those who wait for their first try, by the number of the row: until when, and whom to tell.
+        self._unanswered: dict[int, tuple[float, Answered]] = {}
+        self._timer: IDelayedCall | None = None
         self.lookup = Lookup(nodes, self.types)
         self.subscriptions = Subscriptions(nodes, self.lookup, clock)
         self.items = Items(nodes, self.lookup, self.subscriptions, clock)
@@ -137,39 +146,82 @@ class PubSub:
             PushError: What `accept` raises, and what the first try came to when it was final.
             StorageError: It could not be kept.
         """
-        accepted = self.accept(publish)
-        delivery = await accepted if isinstance(accepted, Deferred) else accepted
-        (stored,) = await self._messages.keep(None, (delivery,), 0)
-        await self._first_try(stored)
-
-    def _first_try(self, delivery: Delivery) -> "Deferred[None]":
         answer: Deferred[None] = Deferred()
-        self._unanswered.add(answer)
+        self.offer(publish, lambda error: answer.callback(None) if error is None else answer.errback(error))
+        await answer
 
-        def first(error: PushError | None) -> None:
-            if answer.called:
-                return
+    def takes(self, publish: Publish) -> bool:
+        """See `IPubSub.takes`."""
+        node = self._nodes.known(publish.pubsub, publish.node)
+        if node is None:
+            return False
+        node_type = self.types.get(node.type)
+        return node_type is None or pushes(node_type)
+
+    def offer(self, publish: Publish, answered: Answered) -> None:
+        """See `IPubSub.offer`. Once a push, as `accept`."""
+        try:
+            accepted = self.accept(publish)
+        except Exception as error:
+            answered(error)
+            return
+        if isinstance(accepted, Deferred):
+            accepted.addCallback(self._keep, answered).addErrback(_tell, answered)
+        else:
+            self._keep(accepted, answered)
+
+    def _keep(self, delivery: Delivery, answered: Answered) -> None:
+        self._messages.keep(None, (delivery,), 0).addCallbacks(
+            self._kept, _tell, (answered,), errbackArgs=(answered,)
+        )
+
+    def _kept(self, stored: tuple[Delivery, ...], answered: Answered) -> None:
+        (delivery,) = stored
+        number, now = delivery.id, self._clock.seconds()
+        self._unanswered[number] = now + ANSWER_WITHIN, answered
+        if len(self._unanswered) > MAX_UNANSWERED:
+            self._answer_oldest()
+        elif self._timer is None:
+            self._timer = self._clock.callLater(ANSWER_WITHIN, self._out_of_time)
+        self._push_service.enqueue(delivery, lambda error: self._first(number, error))
+
+    def _first(self, number: int, error: PushError | None) -> None:
+        _, answered = self._unanswered.pop(number, (0.0, None))
+        if not self._unanswered and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if answered is not None:
             # TryLater is no error to the publisher: the row is on disk and will be tried again. Were
             # it told to wait, a server that repeats publishes would push twice.
-            if error is None or isinstance(error, TryLater):
-                answer.callback(None)
-            else:
-                answer.errback(error)
+            answered(None if isinstance(error, TryLater) else error)
 
-        def over(result: object) -> object:
-            self._unanswered.discard(answer)
-            return result
+    def _out_of_time(self) -> None:
+        """The same holds for who waits too long: it is queued."""
+        self._timer = None
+        now = self._clock.seconds()
+        while self._unanswered:
+            deadline, _ = self._unanswered[next(iter(self._unanswered))]
+            if deadline > now:
+                self._timer = self._clock.callLater(deadline - now, self._out_of_time)
+                return
+            self._answer_oldest()
 
-        # Out of time: the same holds, it is queued.
-        answer.addTimeout(ANSWER_WITHIN, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
-        answer.addBoth(over)
-        self._push_service.enqueue(delivery, first)
-        return answer
+    def _answer_oldest(self) -> None:
+        self._first(next(iter(self._unanswered)), None)
 
     def answer_waiting(self) -> None:
         """Answer all who wait for a first try: we stop, and what they published is on disk."""
-        for answer in tuple(self._unanswered):
-            answer.callback(None)
+        while self._unanswered:
+            self._answer_oldest()
+
+    def unregistered(self, delivery: Delivery) -> None:
+        """The device of what another server published is gone: that is the answer, or is told `on_gone`."""
+        if delivery.id not in self._unanswered and delivery.pubsub in self.hosts:
+            self.lookup.get(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
+
+    def _told_gone(self, node: Node | None) -> None:
+        if node is not None and self.on_gone is not None:
+            self.on_gone(node)
 
     def item_id(self) -> str:
         """An id for an item, or a name for a node, that came without one."""
@@ -301,3 +353,7 @@ class PubSub:
 
     def _event_type(self, node: Node) -> str:
         return self.lookup.value(node, NOTIFICATION_TYPE) or "headline"
+
+
+def _tell(failure: Failure, answered: Answered) -> None:
+    answered(failure.value)

@@ -119,6 +119,10 @@ class Targets:
         # By id(), and with the options themselves, which keeps the id theirs.
         self._known: dict[int, tuple[Mapping[str, str], Target]] = {}
 
+    def read(self, options: Mapping[str, str]) -> Target:
+        """`target_of`, not remembered."""
+        return target_of(options, self._api_version, self._services)
+
     def of(self, options: Mapping[str, str]) -> Target:
         """Raises what `target_of` raises, each time."""
         known = self._known.get(id(options))

@@ -214,7 +214,9 @@ class MongoosePushBridge(Service):
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
-        target = self._targets.of(publish.options)
+        # Options of another server were written out by it: they will never be the same object again.
+        target_of = self._targets.of if publish.account else self._targets.read
+        target = target_of(publish.options)
         body = body_for(target, publish)
         service = target.service
         if publish.route is not None:

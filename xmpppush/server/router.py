@@ -22,9 +22,17 @@ class Router(WokkelRouter):
 
     Wokkel's logs every stanza with its body and keeps each JID for ever. Its ``addRoute`` takes the
     pipes of wokkel's components as well as our `LocalDomain`.
+
+    Attributes:
+        uplinks: A domain of ours to what takes its stanzas for domains that are not: for a component the
+            server that it is attached to.
     """
 
     _log = Logger()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uplinks: dict[str, Any] = {}
 
     def route(self, stanza: Element) -> "Deferred[Any] | None":
         try:
@@ -34,6 +42,8 @@ class Router(WokkelRouter):
             self._log.error("stanza without a valid address dropped: {name}", name=stanza.name)
             return None
         destination = self.routes.get(host)
+        if destination is None and self.uplinks:
+            destination = self._uplink_of(stanza)
         if destination is not None:
             stored = destination.send(stanza)
             return stored if isinstance(stored, Deferred) else None  # a pipe of wokkel's tells a bool
@@ -42,3 +52,9 @@ class Router(WokkelRouter):
             if reply is not None:
                 self.route(reply)
         return None
+
+    def _uplink_of(self, stanza: Element) -> Any:
+        try:
+            return self.uplinks.get(parse_jid(stanza.getAttribute("from", "")).host)
+        except BadStanza:
+            return None

@@ -50,16 +50,26 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ServerProcess":
+        self._process = self._spawn()
+        wait_for("the server is up", self._is_up)
+        return self
+
+    def replace(self) -> None:
+        """Have a new process take the old one's place (``--take-over``)."""
+        assert self._process is not None
+        old, self._process = self._process, self._spawn("--take-over")
+        old.wait(30)
+        wait_for("the new server is up", self._is_up)
+
+    def _spawn(self, *words: str) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [TWISTD, "-n", "--pidfile=", "xmpppush", "-c", str(self.config)],
+            return subprocess.Popen(
+                [TWISTD, "-n", "--pidfile=", "xmpppush", "-c", str(self.config), *words],
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parents[2],
                 env=self._environ,
             )
-        wait_for("the server is up", self._is_up)
-        return self
 
     def _is_up(self) -> bool:
         assert self._process is not None

@@ -13,7 +13,7 @@ from twisted.words.xish.domish import Element
 
 from xmpppush.errors import BadForm, BadStanza
 from xmpppush.jids import BadJid, bare_of
-from xmpppush.model import Notification, Publish, PushSummary
+from xmpppush.model import Notification, Publish, PushExtras, PushSummary
 from xmpppush.xep.dataforms import Form, form_element, form_in, forms_in
 from xmpppush.xep.namespaces import PUBSUB, PUBSUB_PUBLISH_OPTIONS, PUSH, PUSH_SUMMARY
 from xmpppush.xep.tigase import extras_elements, parse_extras
@@ -102,7 +102,11 @@ def parse_notification(notification: Element) -> Notification:
     Servers differ: the form may be missing, be of type ``form``, lack its type or its FORM_TYPE, and
     carry a count that is no number. Such fields become ``None``; nothing is raised.
     """
-    fields = _summary_in(notification)
+    return notification_of(_summary_in(notification), parse_extras(notification))
+
+
+def notification_of(fields: Mapping[str, str], extras: PushExtras | None = None) -> Notification:
+    """The notification that these fields of a summary form make."""
     return Notification(
         PushSummary(
             message_count=_count_in(fields.get("message-count", "")),
@@ -111,7 +115,7 @@ def parse_notification(notification: Element) -> Notification:
             last_message_body=fields.get("last-message-body") or None,
         ),
         {var: value for var, value in fields.items() if var not in _SUMMARY_FIELDS},
-        parse_extras(notification),
+        extras,
     )
 
 
@@ -150,6 +154,22 @@ def publish_iq(publish: Publish, id: str) -> Element:
         options = pubsub.addElement("publish-options")
         options.addChild(form_element("submit", PUBSUB_PUBLISH_OPTIONS, publish.options))
     return iq
+
+
+def revocation(pubsub: str, node: str, account: str) -> Element:
+    """
+    What an app server tells whose device is gone (section 8); `revoked_nodes` reads it.
+
+    A headline, which nobody stores: were it kept for the absent user, Prosody would push about it, to the
+    device that is gone.
+    """
+    message = Element((None, "message"))
+    message["from"], message["to"], message["type"] = pubsub, account, "headline"
+    place = message.addElement((PUBSUB, "pubsub"))
+    place["node"] = node
+    affiliation = place.addElement("affiliation")
+    affiliation["jid"], affiliation["affiliation"] = account, "none"
+    return message
 
 
 def _children(element: Element, name: str) -> list[Element]:
