@@ -13,11 +13,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from xmpppush.errors import TryLater, Unreachable
 from xmpppush.http.outage import Outage
+from xmpppush.http.prompt import PromptTLS
 from xmpppush.http.reasons import explain
 from xmpppush.http.responses import BufferedResponse
 from xmpppush.http2.connection import Connection, Exchange
@@ -61,7 +62,7 @@ class AnswerCut(ConnectionGone):
 class _TLSFactory(TLSMemoryBIOFactory):
     """TLS without Twisted's gathering of small writes: a connection gathers its own."""
 
-    protocol = TLSMemoryBIOProtocol
+    protocol = PromptTLS
     noisy = False
 
 

@@ -97,6 +97,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._complete = False  # has a request ended in these octets?
         self._waiting: deque[tuple[HTTPRequest, bool]] = deque()
         self._answering = False
+        self._ahead = False  # something came while a request was being answered
         self._unread_answers = False
         self._paused = False
         self._last_request = False
@@ -118,6 +119,10 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
     def dataReceived(self, data: bytes) -> None:
         if self._closing or self._last_request:
             return
+        if self._answering:
+            # Reading pauses only here: few clients send ahead, and pausing costs two system calls.
+            self._ahead = True
+            self._set_reading()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -216,6 +221,9 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._last_request = not keep_alive
         self._waiting.append((request, keep_alive))
         self._next()
+        if self._waiting:
+            self._ahead = True
+            self._set_reading()
 
     # Answering.
 
@@ -230,8 +238,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             if isinstance(answer, Answer):
                 self._send(request, keep_alive, answer)
             else:
-                self._answering = True
-                self._set_reading()
+                self._answering, self._ahead = True, False
                 answer.addCallback(partial(self._late, request, keep_alive))
                 answer.addErrback(self._failed, request)
 
@@ -282,7 +289,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self.setTimeout(LINGER)
 
     def _set_reading(self) -> None:
-        paused = self._answering or self._unread_answers
+        paused = (self._answering and self._ahead) or self._unread_answers
         if paused != self._paused and not self._closing:
             self._paused = paused
             (self.transport.pauseProducing if paused else self.transport.resumeProducing)()

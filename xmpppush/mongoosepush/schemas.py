@@ -136,12 +136,12 @@ def read_request(version: str, body: object) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest([Problem(_wrong_type("object", body), "/")])
     if version == "v1":
-        request = _prepared(body, V1)
+        request = _prepared_v1(body)
         _CHECK_V1.check(request)
         return _from_v1(request)
-    request = _prepared(body, WITH_ALERT)
+    request = _prepared(body)
     if isinstance(request.get("alert"), dict):
-        request["alert"] = _prepared(request["alert"], ALERT)
+        request["alert"] = _prepared_alert(request["alert"])
     (_CHECK_SILENT if "data" in request and "alert" not in request else _CHECK_ALERT).check(request)
     return request
 
@@ -156,24 +156,37 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
 
 
-def _prepared(body: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """A copy without optional nulls, with the strings that stand for numbers and booleans converted."""
-    properties, required = schema["properties"], schema["required"]
-    if len(body) > MAX_FIELDS:
-        return dict(body)
-    prepared = {}
-    for name, value in body.items():
-        rule = properties.get(name)
-        if rule is not None:
-            if value is None and (name not in required or name == "alert"):
-                continue
+class _Preparation:
+    """Of a schema's objects: makes a copy without optional nulls, strings that stand for others converted."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._nullable = frozenset(schema["properties"]) - frozenset(schema["required"]) | {"alert"}
+        self._kinds = {
+            name: rule["type"]
+            for name, rule in schema["properties"].items()
+            if rule["type"] in ("integer", "boolean")
+        }
+
+    def __call__(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        prepared = dict(body)
+        if len(body) > MAX_FIELDS:
+            return prepared
+        kinds = self._kinds
+        for name in kinds.keys() & prepared.keys():
+            value = prepared[name]
             if type(value) is str:
-                if rule["type"] == "integer" and _NUMBER.fullmatch(value):
-                    value = int(value)
-                elif rule["type"] == "boolean":
-                    value = _BOOLEANS.get(value, value)
-        prepared[name] = value
-    return prepared
+                if kinds[name] == "boolean":
+                    prepared[name] = _BOOLEANS.get(value, value)
+                elif _NUMBER.fullmatch(value):
+                    prepared[name] = int(value)
+        if None in prepared.values():
+            for name, value in body.items():
+                if value is None and name in self._nullable:
+                    del prepared[name]
+        return prepared
+
+
+_prepared_v1, _prepared, _prepared_alert = map(_Preparation, (V1, WITH_ALERT, ALERT))
 
 
 def _is_integer(_checker: object, value: object) -> bool:
@@ -263,7 +276,7 @@ class Check:
 
 
 # The fields whose words the schemas restrict.
-_WORDS = frozenset({"service", "mode", "priority", "apns_push_type"})
+_WORDS = ("service", "mode", "priority", "apns_push_type")
 # Those whose strings they measure: what of one its validity depends on.
 _MEASURES: Mapping[str, Callable[[str], object]] = {
     "apns_collapse_id": lambda text: 0 < len(text) <= MAX_COLLAPSE_ID,
@@ -282,16 +295,21 @@ def shape_of(value: Mapping[str, Any]) -> object:
     """
     if len(value) > MAX_FIELDS:
         return None
-    return tuple([(name, _shape_of_field(name, each)) for name, each in value.items()])
+    shape: list[object] = [*value, *map(type, value.values())]
+    # Most fields are texts, of which nothing more matters.
+    for name in _WORDS:
+        word = value.get(name)
+        shape.append(word if type(word) is str else None)
+    for name, each in value.items():
+        if type(each) is not str or name in _MEASURES:
+            shape.append(_shape_of_field(name, each))
+    return tuple(shape)
 
 
 def _shape_of_field(name: str, value: object) -> object:
     kind = type(value)
     if kind is str:
-        if name in _WORDS:
-            return value
-        measure = _MEASURES.get(name)
-        return str if measure is None else (str, measure(value))  # type: ignore[arg-type]
+        return (str, _MEASURES[name](value))  # type: ignore[arg-type]
     if kind is int:
         if name == "apns_expiration":
             return (int, 0 <= value <= YEAR_9999)  # type: ignore[operator]

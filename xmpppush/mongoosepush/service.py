@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from xmpppush.certificates import CertificateStore
 from xmpppush.config.sections import MongoosePushSection, TLSSection
 from xmpppush.errors import ConfigError
+from xmpppush.http.prompt import PromptTLS
 from xmpppush.interfaces import IPushProvider
 from xmpppush.listening import explain_listen_error, parse_server_endpoint, written
 from xmpppush.mongoosepush.api import NotificationAPI, PushAPI
@@ -34,7 +35,7 @@ class _BoundedTLSFactory(TLSMemoryBIOFactory):
     Nor does it gather small writes until the next turn of the reactor: an answer is one write.
     """
 
-    protocol = TLSMemoryBIOProtocol
+    protocol = PromptTLS
     wrappedFactory: HTTPServerFactory
 
     def buildProtocol(self, addr: IAddress | None) -> TLSMemoryBIOProtocol | None:  # type: ignore[override]
