@@ -287,6 +287,9 @@ _MEASURES: Mapping[str, Callable[[str], object]] = {
 }
 
 
+_ALERT_FIELDS = frozenset(ALERT["properties"])
+
+
 def shape_of(value: Mapping[str, Any]) -> object:
     """
     What of a request its validity depends on: equal shapes are equally valid.
@@ -295,21 +298,24 @@ def shape_of(value: Mapping[str, Any]) -> object:
     """
     if len(value) > MAX_FIELDS:
         return None
-    shape: list[object] = [*value, *map(type, value.values())]
-    # Most fields are texts, of which nothing more matters.
-    for name in _WORDS:
-        word = value.get(name)
-        shape.append(word if type(word) is str else None)
-    for name, each in value.items():
-        if type(each) is not str or name in _MEASURES:
-            shape.append(_shape_of_field(name, each))
+    kinds = [*map(type, value.values())]
+    shape: list[object] = [*value, *kinds]
+    # Most fields are texts, of which nothing more matters. An alert has no other.
+    if "service" in value or not _ALERT_FIELDS.issuperset(value):
+        for name in _WORDS:
+            word = value.get(name)
+            shape.append(word if type(word) is str else None)
+        measured = _MEASURES.keys() & value.keys()
+        shape += [(name, _MEASURES[name](value[name])) for name in measured if type(value[name]) is str]
+    if kinds.count(str) < len(kinds):
+        for name, each in value.items():
+            if type(each) is not str:
+                shape.append(_shape_of_field(name, each))
     return tuple(shape)
 
 
 def _shape_of_field(name: str, value: object) -> object:
     kind = type(value)
-    if kind is str:
-        return (str, _MEASURES[name](value))  # type: ignore[arg-type]
     if kind is int:
         if name == "apns_expiration":
             return (int, 0 <= value <= YEAR_9999)  # type: ignore[operator]
