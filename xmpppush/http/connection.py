@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from xmpppush.http.prompt import write_at_once
 from xmpppush.http.reasons import explain
 from xmpppush.http.responses import BufferedResponse
 
@@ -101,11 +101,10 @@ class Connection(Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._linger: IDelayedCall | None = None
-        self._direct = False
         self.idle_since = 0.0
 
     def connectionMade(self) -> None:
-        self._direct = isinstance(self.transport, TCPConnection)  # and not TLS
+        write_at_once(self.transport)
         if not self._handshaking:
             self.owner.ready(self)
 
@@ -123,23 +122,7 @@ class Connection(Protocol):
         self._received = self._size = 0
         self._headers = []
         self._chunks = []
-        self._write(exchange.request)
-
-    def _write(self, data: bytes) -> None:
-        """
-        Write to an idle connection.
-
-        Twisted's ``write`` asks epoll for leave, writes in the next turn and tells epoll that it is done:
-        three system calls more than the one that nearly always does it.
-        """
-        if self._direct:
-            sent = self.transport.writeSomeData(data)  # type: ignore[union-attr]
-            if sent == len(data):
-                return
-            self._direct = False  # the rest is in the transport's buffer, and may be for some time
-            if type(sent) is int and sent > 0:
-                data = data[sent:]
-        self.transport.write(data)  # type: ignore[union-attr]
+        self.transport.write(exchange.request)  # type: ignore[union-attr]
 
     def abort(self, reason: str = "") -> None:
         """Drop the connection; an exchange in flight fails with ``reason``, if there is one."""
