@@ -5,7 +5,6 @@ from twisted.internet import reactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from xmpppush import tap
@@ -32,14 +31,6 @@ class Times:
 @pytest.fixture
 def times():
     return Times()
-
-
-@pytest.fixture
-def events():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 class Reactor(ReactorBase):

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from xmpppush.testing.clients import Phone
 from xmpppush.testing.processes import ServerProcess, StandIn, wait_for
+from xmpppush.testing.stanzas import push_requests
 
 INI = """
 [server]
@@ -36,22 +37,6 @@ ca_file = {ca}
 [mod_push_service_mongoosepush]
 pool_name = push
 """
-
-CREATE = """
-<iq type='set' to='pubsub.localhost' id='create1'>
-  <pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='n1' type='push'/></pubsub>
-</iq>"""
-
-ENABLE = """
-<iq type='set' id='enable1'>
-  <enable xmlns='urn:xmpp:push:0' jid='pubsub.localhost' node='n1'>
-    <x xmlns='jabber:x:data' type='submit'>
-      <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
-      <field var='service'><value>fcm</value></field>
-      <field var='device_id'><value>token-1</value></field>
-    </x>
-  </enable>
-</iq>"""
 
 
 class Operator:
@@ -97,8 +82,8 @@ async def a_message(server, operator, enable=False, body="Hello?"):
     if enable:
         alice = Phone("alice@localhost/phone", "wonderland", address, ca_file)
         assert await alice.log_in()
-        assert (await alice.ask(CREATE)).get("type") == "result"
-        assert (await alice.ask(ENABLE)).get("type") == "result"
+        for request in push_requests():
+            assert (await alice.ask(request)).get("type") == "result"
         await alice.log_out()
     bob = Phone("bob@localhost/desk", "builder", address, ca_file)
     assert await bob.log_in()

@@ -22,6 +22,7 @@ import pytest
 
 from xmpppush.testing.managed import ManagedStream, StreamEnded
 from xmpppush.testing.processes import ServerProcess, StandIn, wait_for
+from xmpppush.testing.stanzas import push_requests
 
 KILLS = 10
 SENDERS = 8
@@ -50,22 +51,6 @@ ca_file = {ca}
 [mod_push_service_mongoosepush]
 pool_name = mongoose_push_http
 """
-
-CREATE = """
-<iq type='set' to='pubsub.localhost' id='create'>
-  <pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='{node}' type='push'/></pubsub>
-</iq>"""
-
-ENABLE = """
-<iq type='set' id='enable'>
-  <enable xmlns='urn:xmpp:push:0' jid='pubsub.localhost' node='{node}'>
-    <x xmlns='jabber:x:data' type='submit'>
-      <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
-      <field var='service'><value>{service}</value></field>
-      <field var='device_id'><value>{node}</value></field>
-    </x>
-  </enable>
-</iq>"""
 
 
 class Message:
@@ -280,8 +265,8 @@ async def enable(world, name, devices):
     for device in devices:
         stream = await world.log_in(name, device)
         service = "fcm" if device.startswith("phone") else "apns"
-        for request in (CREATE, ENABLE):
-            await stream.ask(request.format(node=device, service=service))
+        for request in push_requests(device, device, service):
+            await stream.ask(request)
         await stream.close()
 
 

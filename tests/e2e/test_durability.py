@@ -11,6 +11,7 @@ import pytest
 from xmpppush.certificates import CertificateStore
 from xmpppush.testing.clients import Phone
 from xmpppush.testing.processes import ServerProcess, StandIn, wait_for
+from xmpppush.testing.stanzas import push_requests
 
 INI = """
 [server]
@@ -28,22 +29,6 @@ retry_base = 50ms
 retry_cap = 200ms
 max_http_connections = 2
 """
-
-CREATE = """
-<iq type='set' to='pubsub.localhost' id='c1'>
-  <pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='n1' type='push'/></pubsub>
-</iq>"""
-
-ENABLE = """
-<iq type='set' id='e1'>
-  <enable xmlns='urn:xmpp:push:0' jid='pubsub.localhost' node='n1'>
-    <x xmlns='jabber:x:data' type='submit'>
-      <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
-      <field var='service'><value>fcm</value></field>
-      <field var='device_id'><value>token-1</value></field>
-    </x>
-  </enable>
-</iq>"""
 
 
 class Chat:
@@ -71,7 +56,7 @@ class Chat:
 
         async def enable():
             alice = await self._log_in("alice", present=False)
-            for request in (CREATE, ENABLE):
+            for request in push_requests():
                 assert (await alice.ask(request)).get("type") == "result"
             await alice.log_out()
 

@@ -13,6 +13,7 @@ import pytest
 
 from xmpppush.testing.managed import ManagedStream
 from xmpppush.testing.processes import ServerProcess, StandIn, wait_for
+from xmpppush.testing.stanzas import push_requests
 
 INI = """
 [server]
@@ -33,22 +34,6 @@ ca_file = {ca}
 [mod_push_service_mongoosepush]
 pool_name = mongoose_push_http
 """
-
-CREATE = """
-<iq type='set' to='pubsub.localhost' id='create'>
-  <pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='n1' type='push'/></pubsub>
-</iq>"""
-
-ENABLE = """
-<iq type='set' id='enable'>
-  <enable xmlns='urn:xmpp:push:0' jid='pubsub.localhost' node='n1'>
-    <x xmlns='jabber:x:data' type='submit'>
-      <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
-      <field var='service'><value>fcm</value></field>
-      <field var='device_id'><value>token-1</value></field>
-    </x>
-  </enable>
-</iq>"""
 
 PING = "<iq type='get' to='localhost' id='ping'><ping xmlns='urn:xmpp:ping'/></iq>"
 LONG = "." * 20_000  # what a message has besides its name: a disk is full sooner
@@ -133,7 +118,7 @@ class Talk:
     async def begin(self):
         address = self.server.address("listen:c2s")
         alice = await ManagedStream.log_in(address, "alice@localhost/phone", "alice")
-        for request in (CREATE, ENABLE):
+        for request in push_requests():
             await alice.ask(request)
         await alice.close()
         self.stream = await ManagedStream.log_in(address, "bob@localhost/desk", "bob", self._got, self._told)

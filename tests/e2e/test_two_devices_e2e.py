@@ -7,6 +7,7 @@ import pytest
 
 from xmpppush.testing.clients import Phone
 from xmpppush.testing.processes import ServerProcess, StandIn, wait_for
+from xmpppush.testing.stanzas import push_requests
 
 INI = """
 [server]
@@ -26,22 +27,6 @@ ca_file = {ca_file}
 pool_name = mongoose_push_http
 """
 
-CREATE = """
-<iq type='set' to='pubsub.localhost' id='c1'>
-  <pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='{node}' type='push'/></pubsub>
-</iq>"""
-
-ENABLE = """
-<iq type='set' id='e1'>
-  <enable xmlns='urn:xmpp:push:0' jid='pubsub.localhost' node='{node}'>
-    <x xmlns='jabber:x:data' type='submit'>
-      <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
-      <field var='service'><value>fcm</value></field>
-      <field var='device_id'><value>{node}</value></field>
-    </x>
-  </enable>
-</iq>"""
-
 
 class Device(Phone):
     """A phone with slixmpp's stream management, and push enabled for it."""
@@ -57,8 +42,8 @@ class Device(Phone):
 
     async def begin(self):
         assert await self.log_in()
-        for request in (CREATE, ENABLE):
-            assert (await self.ask(request.format(node=self.name))).get("type") == "result"
+        for request in push_requests(self.name, self.name):
+            assert (await self.ask(request)).get("type") == "result"
 
     async def cut(self):
         """The connection is gone from one moment to the next."""

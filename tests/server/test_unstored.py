@@ -3,7 +3,6 @@
 import pytest
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from xmpppush.errors import StorageError
 from xmpppush.server import unstored
@@ -32,14 +31,6 @@ class World:
 @pytest.fixture
 def world():
     return World()
-
-
-@pytest.fixture
-def events():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 def pushes(count):

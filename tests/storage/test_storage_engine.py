@@ -14,7 +14,6 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from xmpppush.config.sections import StorageSection
@@ -34,15 +33,6 @@ def storage(tmp_path):
     storage.startService()
     yield storage
     pytest_twisted.blockon(storage.stopService())
-
-
-@pytest.fixture
-def events():
-    """What is logged."""
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 def path_of(storage):
