@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
@@ -362,6 +363,31 @@ def test_a_certificate_for_another_domain_is_warned_about(tmp_path, clock, log):
     store.server_options("other.example")
     (event,) = log
     assert event["domain"] == "other.example"
+
+
+@pytest.mark.parametrize("names", [[], [x509.DNSName("*")]], ids=["none", "odd"])
+def test_a_certificate_with_no_name_to_be_judged_is_warned_about(tmp_path, clock, log, names):
+    """Made by hand, with a common name alone for example: the server starts, and says so."""
+    authority = make_authority(NOW)
+    leaf = issue(authority, ["example.org"], NOW)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(leaf.key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    path = tmp_path / "own.pem"
+    path.write_bytes(
+        certificates._bundle(certificates.Credentials(leaf.key, builder.sign(authority.key, SHA256())))
+    )
+    CertificateStore(tmp_path, TLSSection(path, path), clock=clock).server_options("example.org")
+    (event,) = log
+    assert event["domain"] == "example.org"
 
 
 def test_an_unreadable_certificate_is_one_line(tmp_path, clock):

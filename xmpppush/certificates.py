@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, Connection, Context
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.ssl import CertificateOptions, TLSVersion
@@ -130,6 +130,11 @@ class CertificateStore:
         if section.certfile is not None:
             return self._configured(domain, section, label, (domain,))
         return self._generated(domain, f"domain-{quote(_ascii(domain), safe='')}.pem", (domain,))
+
+    def credentials(self, domain: str) -> Credentials:
+        """Key and certificate of `server_options`; raises as it does."""
+        self.server_options(domain)
+        return self._credentials[domain]
 
     def service_options(self, section: TLSSection, names: Sequence[str] = ()) -> CertificateOptions:
         """
@@ -390,7 +395,7 @@ def _is_for(certificate: x509.Certificate, name: str) -> bool:
             verify_certificate_ip_address(certificate, name)
         else:
             verify_certificate_hostname(certificate, _ascii(name))
-    except (VerificationError, ValueError):
+    except (VerificationError, CertificateError, ValueError, IndexError):  # the last: an empty SRV name
         return False
     return True
 

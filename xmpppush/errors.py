@@ -186,6 +186,10 @@ class AppServerUnreachable(PushError):
     """The app server is in another process, or nowhere: nothing a device would be forgotten for."""
 
 
+class NoSuchServer(PushError):
+    """The domain has no XMPP server that one could connect to: it does not exist, or says so."""
+
+
 # What a push service made of a notification.
 
 

@@ -74,11 +74,18 @@ def client_tls(
         ours["extraCertChain"] = list(credentials.chain)
     if not verify:
         return _TLSClient(host, CertificateOptions(verify=False, **ours), verify=False)
-    trust: Any = platformTrust() if ca_file is None else trustRootFromCertificates(_certificates_in(ca_file))
+    trust: Any = platformTrust() if ca_file is None else trustRootFromCertificates(certificates_in(ca_file))
     return _TLSClient(host, CertificateOptions(trustRoot=trust, **ours), verify=True)
 
 
-def _certificates_in(path: Path) -> list[Certificate]:
+def certificates_in(path: Path) -> list[Certificate]:
+    """
+    All certificates of a PEM file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: There is none in it.
+    """
     try:
         found = [Certificate.loadPEM(pem) for pem in _PEM.findall(path.read_bytes())]
     except crypto.Error as error:

@@ -1,0 +1,1 @@
+"""Streams between servers: finding them, TLS with them, and who they are."""
