@@ -70,6 +70,7 @@ class XMPPServerProcess:
     """
 
     name: ClassVar[str]
+    domain: ClassVar[str] = DOMAIN
 
     def __init__(self, folder: Path, users: Iterable[str]) -> None:
         self.folder = folder / self.name
@@ -78,9 +79,11 @@ class XMPPServerProcess:
         self.port, self.component_port = free_ports(2)
         self.address = ("127.0.0.1", self.port)
         store = CertificateStore(self.folder)
-        store.server_options(DOMAIN)
+        store.server_options(self.domain)
         self.ca_file = store.ca_path
-        (self.certificate,) = (path for path in store.ca_path.parent.glob("*.pem") if DOMAIN in path.name)
+        (self.certificate,) = (
+            path for path in store.ca_path.parent.glob("*.pem") if self.domain in path.name
+        )
         self.log = self.folder / "server.log"
         self._output = self.folder / "output.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -149,11 +152,14 @@ class Prosody(XMPPServerProcess):
             return "mod_cloud_notify is not installed (apt-get install prosody-modules)"
         return None
 
-    def configure(self) -> tuple[list[str], dict[str, str]]:
-        accounts = self.folder / "data" / DOMAIN.replace(".", "%2e") / "accounts"
+    def write_accounts(self) -> None:
+        accounts = self.folder / "data" / self.domain.replace(".", "%2e") / "accounts"
         accounts.mkdir(parents=True, exist_ok=True)
         for user in self.users:
             (accounts / f"{user}.dat").write_text(f'return {{ ["password"] = "{PASSWORD}" }};\n')
+
+    def configure(self) -> tuple[list[str], dict[str, str]]:
+        self.write_accounts()
         config = self.folder / "prosody.cfg.lua"
         config.write_text(
             f"""
@@ -214,10 +220,14 @@ class Ejabberd(XMPPServerProcess):
             f"auth_method: internal\ns2s_access: none\n{example}",
             encoding="utf-8",
         )
+        return self.command(config)
+
+    def command(self, config: Path) -> tuple[list[str], dict[str, str]]:
+        """What runs it on a configuration, with its accounts."""
         users = ",".join(f'<<"{user}">>' for user in self.users)
         register = (
             "{ok, _} = application:ensure_all_started(ejabberd), lists:foreach(fun(User) -> "
-            f'ejabberd_auth:try_register(User, <<"{DOMAIN}">>, <<"{PASSWORD}">>) end, [{users}]).'
+            f'ejabberd_auth:try_register(User, <<"{self.domain}">>, <<"{PASSWORD}">>) end, [{users}]).'
         )
         spool = self.folder / "spool"
         spool.mkdir(exist_ok=True)
