@@ -41,7 +41,13 @@ def xmpp_addr(name):
 
 
 def certificate_for(
-    names, authority=None, begin=NOW - timedelta(days=1), end=NOW + timedelta(days=30), usages=BOTH, common=""
+    names,
+    authority=None,
+    begin=NOW - timedelta(days=1),
+    end=NOW + timedelta(days=30),
+    usages=BOTH,
+    common="",
+    signs=False,
 ):
     """Any certificate one can think of; without an authority it signs itself."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -54,7 +60,7 @@ def certificate_for(
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=signs, path_length=None), critical=True)
     )
     if usages:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -202,6 +208,19 @@ def test_usages(server, authority, good):
         assert good.refusal(outgoing, "theirs.example") == "certificate is not one for servers"
     _, incoming = between(theirs, good, "theirs.example", "ours.example")
     assert good.refusal(incoming, "theirs.example") == "certificate is not one for servers"
+
+
+def test_an_authority_for_servers_alone_will_do(server, tmp_path):
+    """Public authorities' own certificates name a usage, too, and it is not that of clients."""
+    root = certificate_for([], common="root", signs=True, usages=())
+    between_them = certificate_for(
+        [], root, common="between", signs=True, usages=(ExtendedKeyUsageOID.SERVER_AUTH,)
+    )
+    (tmp_path / "ca.pem").write_bytes(root.certificate.public_bytes(Encoding.PEM))
+    made = certificate_for([dns("theirs.example")], between_them, usages=(ExtendedKeyUsageOID.SERVER_AUTH,))
+    theirs = server(theirs=Credentials(made.key, made.certificate, (between_them.certificate,)))
+    _, incoming = between(theirs, theirs, "theirs.example", "theirs.example")
+    assert theirs.refusal(incoming, "theirs.example") == ""
 
 
 def test_a_server_certificate_signs_no_others(server, authority, good):
