@@ -373,6 +373,7 @@ def test_the_certificate_by_name(server, authority):
         ("second.example", "second.example"),
         ("SECOND.example", "second.example"),
         ("first.example", "first.example"),
+        ("pubsub.second.example", "second.example"),
         ("unknown.example", "first.example"),
         ("127.0.0.1", "first.example"),
     ):

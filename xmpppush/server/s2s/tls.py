@@ -8,7 +8,7 @@ we think of its certificate is noted, and `S2STLS.refusal` tells it to the strea
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 from cryptography import x509
@@ -26,6 +26,8 @@ from xmpppush.certificates import CertificateStore, Credentials
 from xmpppush.http.tls import CHAIN_ERRORS, certificates_in
 from xmpppush.jids import BadJid, parse_jid
 from xmpppush.server.s2s.targets import a_label, is_address
+
+T = TypeVar("T")
 
 ALPN = b"xmpp-server"
 NO_CERTIFICATE = "no certificate was sent"
@@ -80,7 +82,8 @@ class S2STLS:
     ) -> None:
         """
         Args:
-            domains: Ours, not empty; the first one's certificate is for who asks for none of them.
+            domains: Ours, not empty. Pubsub hosts and other subdomains may be left out: they have the
+                certificate of the domain they belong to. The first one's is for who asks for none of them.
             ca_file: PEM file with the authorities to trust and no others; ``None``: the system's store,
                 which ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` move.
 
@@ -93,7 +96,7 @@ class S2STLS:
             platformTrust() if ca_file is None else trustRootFromCertificates(certificates_in(ca_file))
         )
         self._contexts = {domain: self._contexts_of(certificates.credentials(domain)) for domain in domains}
-        by_name = {a_label(domain).encode("ascii"): each.incoming for domain, each in self._contexts.items()}
+        by_name = {a_label(domain): each.incoming for domain, each in self._contexts.items()}
         self._incoming = _Incoming(by_name)
 
     def outgoing(self, local: str, remote: str, direct: bool) -> IOpenSSLClientConnectionCreator:
@@ -101,12 +104,11 @@ class S2STLS:
         For a connection from a domain of ours to another one.
 
         Args:
-            local: Its certificate is our client certificate; pubsub hosts and other subdomains without one
-                show that of the domain they belong to, or the first.
+            local: Its certificate is our client certificate.
             remote: The domain of the stream, not the host that DNS named (RFC 6120 section 13.7.2.1).
             direct: Direct TLS; STARTTLS has no need for ALPN.
         """
-        return _Outgoing(self._of(local).outgoing, remote, direct)
+        return _Outgoing(_nearest(self._contexts, local).outgoing, remote, direct)
 
     def incoming(self) -> IOpenSSLServerConnectionCreator:
         """For connections from other servers, by STARTTLS or direct TLS; the same one each time."""
@@ -130,14 +132,6 @@ class S2STLS:
         if not (verdict.complete or verdict.fault):
             return "certificate was not checked"
         return verdict.fault or name_fault(certificate, domain)
-
-    def _of(self, local: str) -> _Contexts:
-        name = local
-        while name:
-            if name in self._contexts:
-                return self._contexts[name]
-            name = name.partition(".")[2]
-        return next(iter(self._contexts.values()))
 
     def _contexts_of(self, credentials: Credentials) -> _Contexts:
         return _Contexts(
@@ -206,21 +200,30 @@ class _Outgoing:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Incoming:
-    """Picks the certificate by the name in the peer's hello; what it does not know gets the first."""
+    """Picks the certificate by the name in the peer's hello."""
 
-    def __init__(self, contexts: Mapping[bytes, SSL.Context]) -> None:
+    def __init__(self, contexts: Mapping[str, SSL.Context]) -> None:
         self._contexts = contexts
         self._first = next(iter(contexts.values()))
         self._first.set_tlsext_servername_callback(self._choose)
 
     def _choose(self, connection: SSL.Connection) -> None:
-        name = (connection.get_servername() or b"").lower()
-        context = self._contexts.get(name)
-        if context is not None:
+        name = (connection.get_servername() or b"").decode("ascii", "replace").lower()
+        context = _nearest(self._contexts, name)
+        if context is not self._first:
             connection.set_context(context)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         return JudgedConnection(self._first)
+
+
+def _nearest(known: Mapping[str, T], name: str) -> T:
+    """Of this domain, of the nearest one above it, or the first."""
+    while name:
+        if name in known:
+            return known[name]
+        name = name.partition(".")[2]
+    return next(iter(known.values()))
 
 
 def _choose_protocol(_connection: SSL.Connection, offered: list[bytes]) -> Any:
