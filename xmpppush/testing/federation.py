@@ -129,7 +129,7 @@ class Member(XMPPServerProcess):
 
 
 class FederatedProsody(Member, Prosody):
-    """Prosody with s2s."""
+    """Prosody with s2s and a pubsub host, where Juliet makes the nodes."""
 
     domain = PROSODY
 
@@ -161,6 +161,9 @@ smacks_hibernation_time = 1
 ssl = {{ certificate = "{self.certificate}", key = "{self.certificate}", cafile = "{self.trusted}" }}
 
 VirtualHost "{self.domain}"
+
+Component "pubsub.{self.domain}" "pubsub"
+    admins = {{ "juliet@{self.domain}" }}
 """,
             encoding="utf-8",
         )
