@@ -21,7 +21,7 @@ from xmpppush.http.responses import BufferedResponse, parse_retry_after
 from xmpppush.http.tls import client_tls
 from xmpppush.http2.client import AnswerCut, HTTP2Client, NoAnswer, QueueFull
 from xmpppush.http2.connection import ALPN
-from xmpppush.http2.framing import pack
+from xmpppush.http2.headers import pack
 from xmpppush.mongoosepush.apns_answers import MEANINGS, OTHER, error_of, read_reason
 from xmpppush.mongoosepush.apns_certificate import client_credentials, label_of, token_key, topic_of
 from xmpppush.mongoosepush.health import PoolHealth
