@@ -140,7 +140,7 @@ class APNsPool:
     def push(self, device_id: str, request: Mapping[str, Any]) -> "Deferred[None]":
         try:
             path = path_of(device_id)
-            fields = apns_fields(request, self.default_topic, self._now())
+            fields = apns_fields(request, self.default_topic, self._now)
             body = _json(request)
             if len(body) > MAX_PAYLOAD and (fields[0] != _VOIP or len(body) > MAX_VOIP_PAYLOAD):
                 raise Refused("payload_too_large")
