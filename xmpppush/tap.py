@@ -36,6 +36,7 @@ from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.clock import ClockWatch, WallClock, keep_steady
 from xmpppush.config.sections import EMBEDDED, Config, ListenSection, MongoosePushSection
 from xmpppush.control import ControlServer, call, claim, is_claimed
+from xmpppush.elsewhere import PublishQueue
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
 from xmpppush.interfaces import IPubSub, IPushService, ITrace
@@ -61,8 +62,15 @@ from xmpppush.server.c2s import C2SFactory, throttles_for
 from xmpppush.server.component import ComponentLink, EarlyAttachment
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
+from xmpppush.server.requests import Requests
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
+from xmpppush.server.s2s.dialback import DialbackKeys
+from xmpppush.server.s2s.federation import Federation
+from xmpppush.server.s2s.incoming import S2SFactory, ServerSide
+from xmpppush.server.s2s.policy import policy_of
+from xmpppush.server.s2s.targets import Targets, make_resolver
+from xmpppush.server.s2s.tls import S2STLS
 from xmpppush.server.throttle import network_of
 from xmpppush.storage import open_storage
 from xmpppush.trace import NO_TRACE, Trace
@@ -80,19 +88,22 @@ class Listener(Service):
     def __init__(
         self,
         section: ListenSection,
-        factory: C2SFactory | AdminFactory,
+        factory: C2SFactory | S2SFactory | AdminFactory,
         certificates: CertificateStore,
         reactor: Any,
+        options: IOpenSSLServerConnectionCreator | None = None,
     ) -> None:
         """
         Args:
             factory: Its ``close_all`` ends all connections and fires when they are gone.
+            options: For direct TLS; ``None``: by the name that the client asks for.
         """
         self.setName(f"listen:{section.name}")
         self._section = section
         self._factory = factory
         self._certificates = certificates
         self._reactor = reactor
+        self._options = options
         self._port: Any = None
 
     def startService(self) -> None:
@@ -100,7 +111,7 @@ class Listener(Service):
         endpoint, direct = parse_server_endpoint(self._reactor, section.endpoint)
         factory: Any = self._factory
         if direct or section.tls == "direct":
-            factory = TLSMemoryBIOFactory(direct_options(self._certificates), False, factory)
+            factory = TLSMemoryBIOFactory(self._options or direct_options(self._certificates), False, factory)
             factory.noisy = False
         problems: list[Any] = []
         endpoint.listen(factory).addCallbacks(self._listening, lambda failure: problems.append(failure.value))
@@ -150,6 +161,8 @@ class Application(MultiService):
         push_service: MongoosePush's API, ``None`` without ``[mongoosepush]``.
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
+        federation: Streams to and from other servers, ``None`` without a listener of type s2s.
+        elsewhere: What mod_push publishes to app servers that are not here, ``None`` where nothing can.
         components: The links to other XMPP servers, one for each ``[component]``.
     """
 
@@ -186,6 +199,9 @@ class Application(MultiService):
         self._traffic = Traffic()
         self._pools: dict[str, HTTPPool | EmbeddedPool] = {}
         self.components: list[ComponentLink] = []
+        self.federation: Federation | None = None
+        self.elsewhere: PublishQueue | None = None
+        self._servers: ServerSide | None = None
         self._app_server: PubSub | None = None
 
     def assemble(self) -> None:
@@ -219,6 +235,7 @@ class Application(MultiService):
         router = Router()
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
+        self._s2s(router, certificates)
         self._components(router, pubsub)
         self._add(ControlServer(self, claimed, reactor))
         self._admin(self.bridge, certificates)
@@ -302,6 +319,65 @@ class Application(MultiService):
             self._add(component)
         return pubsub
 
+    def _publish_queue(self, router: Router, pubsub: IPubSub | None, requests: Requests) -> None:
+        """Publishes to app servers elsewhere; it starts before those who publish, and stops behind them."""
+        config = self.config
+        if config.mod_push is None or not any(each.type in ("s2s", "component") for each in config.listeners):
+            return
+        policy = policy_of(config.s2s)
+        hosts = pubsub.hosts if pubsub is not None else ()
+        self.elsewhere = PublishQueue(
+            requests,
+            lambda domain: (
+                domain in router.routes or (self.federation is not None and policy.permits(domain))
+            ),
+            (*config.server.domains, *hosts),
+            self.storage.messages,
+            self._reactor,
+            random.SystemRandom(),
+            config.mod_push.workers,
+            self.trace,
+            config.mod_push.collapse,
+        )
+        self._add(self.elsewhere)
+
+    def _s2s(self, router: Router, certificates: CertificateStore) -> None:
+        """Behind the sessions, and stopped before them: what waits goes back to who is connected."""
+        config, reactor = self.config, self._reactor
+        listeners = [listen for listen in config.listeners if listen.type == "s2s"]
+        names = s2s_names(config)
+        if not listeners or not names:
+            return
+        chance = random.SystemRandom()
+        tls = s2s_tls(config, certificates, names)
+        static = {domain: host_and_port_in(text) for domain, text in config.s2s.static.items()}
+        federation = Federation(
+            router,
+            Targets(make_resolver(reactor), static, reactor, chance),
+            policy_of(config.s2s),
+            tls,
+            DialbackKeys(config.s2s.secret.encode() or chance.randbytes(32)),
+            reactor,
+            chance,
+        )
+        self.federation = federation
+        self._add(federation)
+        self._servers = ServerSide(
+            router,
+            lambda: router.routes.keys(),
+            federation.policy,
+            tls,
+            federation.keys,
+            federation.verify,
+            federation.heard_from,
+            reactor,
+            chance,
+            self.storage.pressure,
+        )
+        for listen in listeners:
+            factory = S2SFactory(listen, config.limits, self._servers)
+            self._add(Listener(listen, factory, certificates, reactor, tls.incoming()))
+
     def _components(self, router: Router, pubsub: IPubSub | None) -> None:
         """Attached last and left first: what other servers publish needs all the rest."""
         if pubsub is None:
@@ -330,6 +406,8 @@ class Application(MultiService):
         if not config.server.domains:
             return
         handlers = DomainHandlers(router)
+        requests = Requests(router, reactor, random.SystemRandom().randbytes)
+        self._publish_queue(router, pubsub, requests)
         if config.mod_push is not None:
             section = config.mod_push
             self.push = Publisher(
@@ -354,7 +432,10 @@ class Application(MultiService):
                 workers=section.workers,
                 virtual_hosts=section.virtual_pubsub_hosts,
                 rosters=storage.rosters,
+                elsewhere=self.elsewhere,
             )
+            if self.elsewhere is not None:
+                self.elsewhere.publisher = self.push
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace
             ).setHandlerParent(handlers)
@@ -374,6 +455,7 @@ class Application(MultiService):
             self._wall,
             config.limits.offline_messages_per_user,
             config.c2s.ack_timeout,
+            requests,
         )
         authenticator = AccountAuthenticator(storage.accounts)
         throttles = throttles_for(config.auth)  # of all listeners together
@@ -419,6 +501,19 @@ class Application(MultiService):
             figures.decisions = self.push.decisions
         if bridge is not None:
             figures.notifications, figures.latency = bridge.by_service, bridge.latency
+        if self.elsewhere is not None:
+            by_outcome = self.elsewhere.by_service
+            figures.elsewhere = lambda: {outcome: number for (_, outcome), number in by_outcome.items()}
+        if self.federation is not None and self._servers is not None:
+            federation, servers = self.federation, self._servers
+            figures.streams = lambda: {"in": servers.streams, "out": federation.streams}
+            figures.federated = lambda: {
+                (kind, direction): number
+                for kind, sent in federation.traffic.sent.items()
+                for direction, number in (("in", servers.traffic.received[kind]), ("out", sent))
+            }
+            figures.federated_queued = lambda: federation.queued
+            figures.returned = federation.bounces
         if self.push_service is not None:
             figures.collectors = (self.push_service.notifications.collector,)
         throttle, _ = throttles_for(config.auth)  # one of its own: who guesses here does not log in there
@@ -510,6 +605,8 @@ class Application(MultiService):
         """Send nothing more to the devices of an account that was removed."""
         if self.bridge is not None:
             self.bridge.forget_account(account)
+        if self.elsewhere is not None:
+            self.elsewhere.forget_account(account)
 
 
 def lasting_secret(path: Path) -> bytes:
@@ -532,6 +629,28 @@ def collect_garbage_less_often() -> None:
 def direct_options(certificates: CertificateStore) -> IOpenSSLServerConnectionCreator:
     """For direct TLS; without a served domain only listeners of type http use it."""
     return certificates.sni_options(() if certificates.domains else ("localhost",))
+
+
+def s2s_names(config: Config) -> tuple[str, ...]:
+    """The domains with a certificate of their own on streams between servers."""
+    served = config.server.domains
+    hosts = config.mod_pubsub.hosts if config.mod_pubsub is not None else ()
+    below = tuple(f".{domain}" for domain in served)
+    return (*served, *(host for host in hosts if host in config.tls_domains or not host.endswith(below)))
+
+
+def s2s_tls(config: Config, certificates: CertificateStore, names: Sequence[str]) -> S2STLS:
+    """Raises `ConfigError`: ``ca_file`` cannot be used."""
+    try:
+        return S2STLS(certificates, names, config.s2s.ca_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"[s2s] ca_file: {config.s2s.ca_file}: {error}"]) from error
+
+
+def host_and_port_in(text: str) -> tuple[str, int]:
+    """Of ``host:port``, where an IPv6 address stands in brackets."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def services_to(section: MongoosePushSection | None) -> tuple[str, ...]:

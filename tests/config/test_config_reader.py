@@ -358,7 +358,7 @@ def test_ssl_endpoint_is_direct_tls(read, problems):
             "[auth]\nmechanisms = SCRAM-SHA-257",
             "[auth] mechanisms: 'SCRAM-SHA-257' is none of SCRAM-SHA-256, SCRAM-SHA-1, PLAIN",
         ),
-        ("[s2s]\nmypubsub.com = 1.2.3.4:1", "[s2s] mypubsub.com: no such key; known here: static.DOMAIN"),
+        ("[s2s]\nmypubsub.com = 1.2.3.4:1", "[s2s] mypubsub.com: no such key; known here: tls, verify, "),
         ("[s2s]\nstatik.mypubsub.com = 1.2.3.4:1", "did you mean 'static.mypubsub.com'?"),
         (
             "[component]\njid = a.example",
@@ -449,11 +449,11 @@ def test_problem(problems, text, problem):
 @pytest.mark.parametrize(
     ("text", "notices"),
     [
-        ("[listen:s2s]\nendpoint = tcp:5269", ["[listen:s2s]"]),
+        ("[listen:s2s]\nendpoint = tcp:5269\n[s2s]\nverify = yes", []),
         ("[listen:web]\ntype = http\nendpoint = tcp:5280\n[admin]", []),
         ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
-        ("[c2s]\nack_timeout = 1m\n[s2s]\n", ["[s2s]"]),
+        ("[c2s]\nack_timeout = 1m\n", []),
         (
             "[mod_pubsub]\nhost = a.example\n[mod_push_service_mongoosepush]\npool_name = p\n"
             "[http_connections:p]\nserver = http://x\n"
@@ -470,6 +470,32 @@ def test_problem(problems, text, problem):
 def test_notices(read, text, notices):
     """What has no effect yet is said in a line for each section or key."""
     assert list(read(text).notices) == [f"{notice} has no effect in this version" for notice in notices]
+
+
+def test_s2s(read):
+    """What streams to other servers ask for; the secret is shown nowhere."""
+    config = read(
+        "[listen:s2s]\nendpoint = tcp:5269\ndialback = no\n[s2s]\ntls = optional\nverify = yes\n"
+        "allow = a.example, b.example\nblock = c.example\nsecret = s3cret\nstatic.d.example = 127.0.0.1:1\n"
+    )
+    assert config.listeners[0].dialback is False
+    assert (config.s2s.tls, config.s2s.verify, config.s2s.secret) == ("optional", True, "s3cret")
+    assert (config.s2s.allow, config.s2s.block) == (("a.example", "b.example"), ("c.example",))
+    assert config.s2s.static == {"d.example": "127.0.0.1:1"}
+    assert "s3cret" not in repr(config)
+
+
+def test_s2s_without_a_listener(read):
+    """Answers come on streams that others open: without a listener there is no federation."""
+    (notice,) = read("[s2s]\nverify = yes").notices
+    assert notice == "[s2s] has no effect without a listener of type s2s, which answers come by"
+
+
+def test_s2s_without_a_domain(problems):
+    """Other servers ask for a domain."""
+    assert problems("[server]\ndomains =\n[listen:s2s]\nendpoint = tcp:5269") == [
+        "[listen:s2s]: other servers need a domain, and neither [server] domains nor [mod_pubsub] has one"
+    ]
 
 
 def test_push_plugins(read, problems):

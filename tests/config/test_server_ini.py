@@ -59,10 +59,8 @@ def test_what_is_commented_out_is_right_too(tmp_path):
     config = load(etc / "server.ini", {})
     assert config.s2s.static == {"mypubsub.com": "127.0.0.1:5270"}
     assert [notice.partition(" has no effect")[0] for notice in config.notices] == [
-        "[listen:s2s]",
         "[listen:component]",
         "[listen:websocket]",
-        "[s2s]",
         "[mongoosepush:sandbox] services 'fcm'",
         "[mongoosepush:sandbox] services 'apns'",
         "[component]",  # its jid is an example's, not this host's

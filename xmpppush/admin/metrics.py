@@ -54,6 +54,11 @@ class Figures:
         enddates: Name of a certificate to when it expires.
         checks: What ``/health`` says.
         publishes: Domain of a component to answer (``result`` or an error) to how many.
+        elsewhere: Of what is published to app servers elsewhere, by outcome.
+        streams: With other servers, by direction.
+        federated: Stanzas of these, as ``traffic``.
+        federated_queued: Stanzas that wait for a stream.
+        returned: Stanzas that could not be sent, by condition.
         collectors: Of parts that know Prometheus themselves.
     """
 
@@ -68,6 +73,11 @@ class Figures:
     enddates: Callable[[], Mapping[str, datetime]] = _none
     checks: Callable[[], Iterable[Check]] = tuple
     publishes: Mapping[str, Mapping[str, int]] = Factory(dict)
+    elsewhere: Callable[[], Mapping[str, int]] = _none
+    streams: Callable[[], Mapping[str, int]] = _none
+    federated: Callable[[], Mapping[tuple[str, ...], int]] = _none
+    federated_queued: Callable[[], int] | None = None
+    returned: Mapping[str, int] = Factory(dict)
     collectors: Iterable[Collector] = ()
 
 
@@ -120,6 +130,36 @@ class _Reader(Collector):
             },
             "component",
             "answer",
+        )
+        yield _gauge(
+            "xmpppush_s2s_streams",
+            "Streams with other servers that stanzas may use, by direction (in: from them).",
+            {(direction,): number for direction, number in figures.streams().items()},
+            "direction",
+        )
+        yield _counter(
+            "xmpppush_s2s_stanzas",
+            "Stanzas of streams with other servers, by kind and direction (in: from them).",
+            figures.federated(),
+            "kind",
+            "direction",
+        )
+        yield _gauge(
+            "xmpppush_s2s_queued",
+            "Stanzas that wait for a stream to another server.",
+            {} if figures.federated_queued is None else {(): figures.federated_queued()},
+        )
+        yield _counter(
+            "xmpppush_s2s_returned",
+            "Stanzas for other servers that went back to their sender, by condition.",
+            {(condition,): number for condition, number in figures.returned.items()},
+            "condition",
+        )
+        yield _counter(
+            "xmpppush_publishes",
+            "Notifications published to app servers elsewhere, by outcome; postponed counts tries.",
+            {(outcome,): number for outcome, number in figures.elsewhere().items()},
+            "outcome",
         )
         yield _counter(
             "xmpppush_notifications",

@@ -45,6 +45,11 @@ def _domains(config: Config) -> Iterator[Problem]:
     for listener in config.listeners:
         if listener.type in ("c2s", "websocket") and not served:
             yield f"[listen:{listener.name}]", "clients need a domain, and [server] domains is empty"
+        if listener.type == "s2s" and not served and not hosts:
+            yield (
+                f"[listen:{listener.name}]",
+                "other servers need a domain, and neither [server] domains nor [mod_pubsub] has one",
+            )
         for domain in listener.secrets:
             if domain in (*served, *hosts):
                 yield f"[listen:{listener.name}] secret.{domain}", "this server serves that domain itself"

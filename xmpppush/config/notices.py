@@ -10,8 +10,8 @@ from typing import Any
 from xmpppush.config.sections import Config, MongoosePushSection
 
 NO_EFFECT = "has no effect in this version"
-LISTENERS_AT_WORK = ("c2s", "http")
-SECTIONS_TO_COME = ("s2s",)
+LISTENERS_AT_WORK = ("c2s", "s2s", "http")
+SECTIONS_TO_COME: tuple[str, ...] = ()
 SECTION_HEADS_TO_COME: tuple[str, ...] = ()
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
 NODE_TYPES = ("push", "flat")
@@ -34,6 +34,8 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
             yield f"[{section}]", NO_EFFECT
     if "admin" in given and not any(each.type == "http" for each in config.listeners):
         yield "[admin]", "has no effect without a listener of type http"
+    if "s2s" in given and not any(each.type == "s2s" for each in config.listeners):
+        yield "[s2s]", "has no effect without a listener of type s2s, which answers come by"
     if config.auth.registration:
         yield "[auth] registration", NO_EFFECT
     if config.mod_pubsub is None or config.bridge is None:

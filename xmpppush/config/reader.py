@@ -405,8 +405,16 @@ class _Reader:
         return section
 
     def _s2s(self) -> S2SSection:
-        keys = self._keys("s2s")
-        section = S2SSection(static=keys.take_all("static.", domain, host_and_port))
+        keys, default = self._keys("s2s"), S2SSection()
+        section = S2SSection(
+            tls=keys.take("tls", choice("required", "optional"), default.tls),
+            verify=keys.take("verify", boolean, default.verify),
+            ca_file=keys.take("ca_file", optional_file_in(self._folder), default.ca_file),
+            allow=keys.take("allow", listed(domain), default.allow),
+            block=keys.take("block", listed(domain), default.block),
+            secret=keys.take("secret", _secret, default.secret, secret=True),
+            static=keys.take_all("static.", domain, host_and_port),
+        )
         keys.finish()
         return section
 
@@ -643,6 +651,9 @@ class _Reader:
         section = LimitsSection(
             c2s_stanzas_per_second=keys.take(
                 "c2s_stanzas_per_second", whole(0, MANY), default.c2s_stanzas_per_second
+            ),
+            s2s_stanzas_per_second=keys.take(
+                "s2s_stanzas_per_second", whole(0, MANY), default.s2s_stanzas_per_second
             ),
             unauthenticated_timeout=keys.take(
                 "unauthenticated_timeout", duration("1s", "1h"), default.unauthenticated_timeout

@@ -93,8 +93,24 @@ class AuthSection:
 
 @frozen
 class S2SSection:
-    """``static``: domain to ``host:port``, not looked up in DNS."""
+    """
+    ``[s2s]``.
 
+    Attributes:
+        tls: ``required`` or ``optional``, for streams to other servers.
+        verify: Do other servers need a valid certificate?
+        ca_file: What it is verified with; ``None``: the system's store.
+        allow, block: Domains, each with all below it; ``allow`` empty: everybody.
+        secret: For dialback keys, the same on all servers of a domain; ``""``: a random one at each start.
+        static: Domain to ``host:port``, not looked up in DNS.
+    """
+
+    tls: str = "required"
+    verify: bool = False
+    ca_file: Path | None = None
+    allow: tuple[str, ...] = ()
+    block: tuple[str, ...] = ()
+    secret: str = field(default="", repr=False)
     static: Mapping[str, str] = field(factory=dict)
 
 
@@ -325,6 +341,7 @@ class AdminSection:
 @frozen
 class LimitsSection:
     c2s_stanzas_per_second: int = 100
+    s2s_stanzas_per_second: int = 1000
     unauthenticated_timeout: float = 30.0
     connections_per_address: int = 200
     offline_messages_per_user: int = 1000

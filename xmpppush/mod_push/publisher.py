@@ -26,6 +26,7 @@ from xmpppush.errors import (
 )
 from xmpppush.http.outage import Outage
 from xmpppush.interfaces import (
+    IElsewhere,
     IMessageStore,
     IPubSub,
     IPushDecider,
@@ -56,6 +57,7 @@ from xmpppush.mod_push.rules import (
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
     ACTIVE,
+    ELSEWHERE,
     SUSPENDED,
     Delivery,
     Importance,
@@ -86,8 +88,7 @@ class Publisher:
     Decides on each message and publishes to the app servers of this process.
 
     Args:
-        pubsub: The app server of this process, ``None`` where it has none. Others are reached over
-            s2s or as components, which this version has not yet.
+        pubsub: The app server of this process, ``None`` where it has none.
         push_service: Takes the stored deliveries.
         max_errors: Errors in a row that suspend a registration.
         suspend_retry: Seconds until a suspended one is tried again.
@@ -97,6 +98,7 @@ class Publisher:
         virtual_hosts: Pubsub hosts that there are not: what would be published to any node of them goes
             straight to the push service, by the options given at enable.
         rosters: Who is unknown to an account, for registrations that ask.
+        elsewhere: The way to other app servers, ``None``: there is none.
         random_octets: Makes so many of them, for encryption.
 
     Attributes:
@@ -127,6 +129,7 @@ class Publisher:
         virtual_hosts: Iterable[str] = (),
         rosters: IRosterStore | None = None,
         random_octets: Callable[[int], bytes] = urandom,
+        elsewhere: IElsewhere | None = None,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -146,6 +149,7 @@ class Publisher:
         self._virtual_hosts = frozenset(virtual_hosts)
         self._rosters = rosters
         self._random_octets = random_octets
+        self._elsewhere = elsewhere
         self._unreachable: set[str] = set()
         self._outages: dict[str, Outage] = {}  # by pubsub JID, of those that had one
         self._saving: IDelayedCall | None = None
@@ -249,7 +253,8 @@ class Publisher:
                 # Not waited for: the sender's next message would overtake this one.
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
-            if self._outages:
+            elsewhere = delivery.service.startswith(ELSEWHERE)
+            if self._outages and not elsewhere:
                 self._is_well(registration.pubsub)
             self.decisions["push"] += 1
             why = "no-session"
@@ -258,7 +263,7 @@ class Publisher:
                 if registration in asleep:
                     why = "device-inactive"
             note(registration.node, Decision.ACCEPTED, why)
-            if registration.errors:
+            if registration.errors and not elsewhere:  # from there the answer is still to come
                 start(self._succeeded(registration, trace), self._not_noted, registration)
             if self._batches is not None and not at_once:
                 delivery = self._batches.place(delivery)
@@ -337,6 +342,10 @@ class Publisher:
                 publish = self._publish(registration, notification, trace)
                 delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
                 return delivery
+            if self._elsewhere is not None and self._elsewhere.reaches(registration.pubsub):
+                publish = self._publish(registration, notification, trace)
+                later: Delivery = self._elsewhere.prepare(publish, self._clock.seconds())
+                return later
             raise AppServerUnreachable(f"no way to {registration.pubsub}")
         publish = self._publish(registration, notification, trace)
         if not self._workers.free:
@@ -407,7 +416,7 @@ class Publisher:
             if registration.pubsub not in self._unreachable and len(self._unreachable) < 1000:
                 self._unreachable.add(registration.pubsub)
                 self._log.warn(
-                    "no way to app server {pubsub}: this version reaches those of its own process only",
+                    "no way to app server {pubsub}: it is not in this process, and not reached over s2s",
                     pubsub=registration.pubsub,
                 )
             return
@@ -489,8 +498,35 @@ class Publisher:
         self._messages.settle(ids).addErrback(lambda _: None)
 
     def _send(self, delivery: Delivery) -> None:
-        assert self._push_service is not None
-        self._push_service.enqueue(delivery)
+        self._way_of(delivery).enqueue(delivery)
+
+    def _way_of(self, delivery: Delivery) -> Any:
+        """What takes it from here (`IPushService.enqueue`)."""
+        return self._elsewhere if delivery.service.startswith(ELSEWHERE) else self._push_service
+
+    # What app servers elsewhere answer.
+
+    def taken_elsewhere(self, account: str, pubsub: str, node: str, trace: str) -> None:
+        """It took a publish: errors before do not count any more."""
+        known = self._registrations.known(account) or ()
+        for registration in known:
+            if (registration.pubsub, registration.node) == (pubsub, node) and registration.errors:
+                start(self._succeeded(registration, trace), self._not_noted, registration)
+
+    def refused_elsewhere(self, account: str, pubsub: str, node: str, trace: str, error: PushError) -> None:
+        """It answered an error that is not of type wait (XEP-0357 section 7)."""
+        start(
+            self._refused_elsewhere(account, pubsub, node, trace, error),
+            self._not_noted,
+            Registration(account, pubsub, node),
+        )
+
+    async def _refused_elsewhere(
+        self, account: str, pubsub: str, node: str, trace: str, error: PushError
+    ) -> None:
+        for registration in await self._registrations.of(account):
+            if (registration.pubsub, registration.node) == (pubsub, node):
+                await self._publish_failed(registration, error, trace)
 
     async def check(self, registration: Registration) -> None:
         """Warn, at enable, of a registration whose first push would fail; it is kept all the same."""
@@ -577,8 +613,7 @@ class Publisher:
 
     async def _first_outcome(self, delivery: Delivery) -> PushError | None:
         outcome: Deferred[PushError | None] = Deferred()
-        assert self._push_service is not None
-        self._push_service.enqueue(delivery, outcome.callback)
+        self._way_of(delivery).enqueue(delivery, outcome.callback)
         return await outcome
 
 

@@ -41,7 +41,7 @@ from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
 from xmpppush.mod_push_service_mongoosepush.schedule import Schedule
-from xmpppush.model import Delivery, Publish
+from xmpppush.model import ELSEWHERE, Delivery, Publish
 from xmpppush.trace import NO_TRACE, Decision, told
 
 CAPACITY = 50_000
@@ -111,6 +111,11 @@ class MongoosePushBridge(Service):
 
     name = "mod_push_service_mongoosepush"
     _log = Logger()
+
+    # What is said, so that a kin of it can say something else.
+    refused_line = "push service refused a notification for node {node}: {reason}; it is lost"
+    trouble_line = "push service has trouble with {service}: {reason}; notifications wait"
+    well_line = "push service is well again with {service} after {seconds} s"
 
     def __init__(
         self,
@@ -399,7 +404,7 @@ class MongoosePushBridge(Service):
                 self._note(delivery, Decision.REFUSED, told(error), delivery.attempts + 1)
                 self._lost(
                     Refused,
-                    "push service refused a notification for node {node}: {reason}; it is lost",
+                    self.refused_line,
                     delivery,
                     str(error),
                 )
@@ -517,8 +522,8 @@ class MongoosePushBridge(Service):
         outage = self._outages.setdefault(service, Outage())
         if outage.failed(error.reason, self._clock.seconds()):
             self._log.warn(
-                "push service has trouble with {service}: {reason}; notifications wait",
-                service=service,
+                self.trouble_line,
+                service=service.removeprefix(ELSEWHERE),
                 reason=error.reason,
             )
 
@@ -527,8 +532,8 @@ class MongoosePushBridge(Service):
         lasted = outage.succeeded(self._clock.seconds()) if outage is not None else None
         if lasted is not None:
             self._log.info(
-                "push service is well again with {service} after {seconds} s",
-                service=service,
+                self.well_line,
+                service=service.removeprefix(ELSEWHERE),
                 seconds=round(lasted, 1),
             )
 
@@ -616,9 +621,13 @@ class MongoosePushBridge(Service):
             return
         behind, self._behind = self._behind, None
         self._gone_while_loading = set()
-        maybeDeferred(self._messages.queued, behind, PAGE).addCallbacks(
+        maybeDeferred(self._page, behind).addCallbacks(
             self._loaded, self._not_loaded, errbackArgs=(behind,)
         ).addErrback(self._bug)
+
+    def _page(self, behind: int) -> "Deferred[tuple[Delivery, ...]]":
+        page: Deferred[tuple[Delivery, ...]] = self._messages.queued(behind, PAGE)
+        return page
 
     def _loaded(self, page: Sequence[Delivery]) -> None:
         # What was settled while the page was on its way may still be in it.

@@ -173,6 +173,11 @@ class StreamParser:
         self._stopped = True
         self._held = b""
 
+    def trust(self, max_size: int) -> None:
+        """The peer has shown who it is, and the stream goes on without a restart (XEP-0220)."""
+        self._max_size = max_size
+        self._keepalives = True
+
     def close(self) -> None:
         """`stop`, and break the reference cycle through expat's handlers."""
         self.stop()

@@ -12,7 +12,7 @@ from xmpppush._wokkel import Router as WokkelRouter
 from xmpppush.errors import BadStanza
 from xmpppush.interfaces import IRouter
 from xmpppush.jids import parse_jid
-from xmpppush.xep.conditions import error_reply
+from xmpppush.xep.conditions import bounced
 
 
 @implementer(IRouter)
@@ -26,6 +26,7 @@ class Router(WokkelRouter):
     Attributes:
         uplinks: A domain of ours to what takes its stanzas for domains that are not: for a component the
             server that it is attached to.
+        elsewhere: Takes what is for domains that are not here (s2s), ``None``: nothing does.
     """
 
     _log = Logger()
@@ -33,6 +34,7 @@ class Router(WokkelRouter):
     def __init__(self) -> None:
         super().__init__()
         self.uplinks: dict[str, Any] = {}
+        self.elsewhere: Any = None
 
     def route(self, stanza: Element) -> "Deferred[Any] | None":
         try:
@@ -44,11 +46,13 @@ class Router(WokkelRouter):
         destination = self.routes.get(host)
         if destination is None and self.uplinks:
             destination = self._uplink_of(stanza)
+        if destination is None:
+            destination = self.elsewhere
         if destination is not None:
             stored = destination.send(stanza)
             return stored if isinstance(stored, Deferred) else None  # a pipe of wokkel's tells a bool
         if stanza.attributes.get("type") not in ("result", "error"):
-            reply = error_reply(stanza, StanzaError("remote-server-not-found"))
+            reply = bounced(stanza, StanzaError("remote-server-not-found"))
             if reply is not None:
                 self.route(reply)
         return None

@@ -53,13 +53,17 @@ class XMPPStream(Protocol):
 
     Attributes:
         domain: Of the header, prepared; ``""`` before the first one.
+        id: Of the stream, as our last header has it; ``""`` before.
         secure: Inside TLS. The subclass says so after STARTTLS: a transport behind haproxy does not.
         closed: Our closing tag is sent; nothing is read or sent any more.
         broken: It ended without a closing tag or an error, from either side.
     """
 
     namespace = CLIENT
+    # Further namespace declarations of our header.
+    declarations = ""
     domain = ""
+    id = ""
     secure = False
     closed = False
     broken = False
@@ -194,6 +198,11 @@ class XMPPStream(Protocol):
         self._clogged = None
         self._tell_flushed(True)
 
+    @property
+    def is_clogged(self) -> bool:
+        """Does the peer read less than it gets, at present?"""
+        return self._clogged is not None
+
     def flushed(self) -> "Deferred[bool]":
         """Fires with True when what was sent is on its way, with False when the stream ends before."""
         if self.closed or self._clogged is None:
@@ -307,9 +316,10 @@ class XMPPStream(Protocol):
         addresses = f" from={quoteattr(sender)}" if sender else ""
         if to:
             addresses += f" to={quoteattr(to)}"
+        self.id = self._random(12).hex()
         self.send_xml(
             f"<?xml version='1.0'?><stream:stream xmlns='{self.namespace}' xmlns:stream='{STREAMS}'"
-            f" id='{self._random(12).hex()}'{addresses} version='1.0' xml:lang='en'>"
+            f"{self.declarations} id='{self.id}'{addresses} version='1.0' xml:lang='en'>"
         )
 
     def _footer(self) -> None:

@@ -70,6 +70,7 @@ CONDITIONS: Mapping[type[BaseException], Condition] = {
     errors.LimitReached: Condition("resource-constraint", "wait"),
     errors.TooManySubscriptions: Condition("policy-violation", "wait", "too-many-subscriptions"),
     errors.AppServerUnreachable: Condition("remote-server-timeout", "wait"),
+    errors.NoSuchServer: Condition("remote-server-not-found", "cancel"),
     errors.StorageError: Condition("internal-server-error", "wait", told=False),
     errors.DeliveryError: Condition("internal-server-error", "wait", told=False),
     errors.DeviceUnregistered: Condition("item-not-found", "cancel", told=False),
@@ -113,6 +114,28 @@ def to_stanza_error(failure: Failure) -> Failure:
     if error is None:
         return failure
     raise error
+
+
+def bounced(stanza: Element, error: BaseException, reason: str = "") -> Element | None:
+    """
+    `error_reply`, for a stanza that does not get to whom it is addressed to.
+
+    It is written as if that one had answered (RFC 6120 section 8.3.1). That it has not is what
+    `bounce_reason` tells: an app server that is not reached says nothing against a registration.
+
+    Args:
+        reason: Why, for the operator. The sender learns the condition only.
+    """
+    reply = error_reply(stanza, error)
+    if reply is not None:
+        reply.bounce_reason = reason or "no way to it"  # type: ignore[attr-defined]
+    return reply
+
+
+def bounce_reason(stanza: Element) -> str | None:
+    """Why it was made on the way, by this process; ``None``: it was not."""
+    reason: str | None = stanza.__dict__.get("bounce_reason")
+    return reason
 
 
 def error_reply(stanza: Element, error: BaseException) -> Element | None:

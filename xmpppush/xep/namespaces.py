@@ -3,6 +3,8 @@
 CLIENT = "jabber:client"
 SERVER = "jabber:server"
 COMPONENT = "jabber:component:accept"  # XEP-0114
+DIALBACK = "jabber:server:dialback"  # XEP-0220
+DIALBACK_FEATURE = "urn:xmpp:features:dialback"  # XEP-0220 section 2.3
 STREAMS = "http://etherx.jabber.org/streams"  # RFC 6120 section 4.8
 STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"  # RFC 6120 section 4.9
 STANZA_ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"  # RFC 6120 section 8.3
