@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -10,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
@@ -22,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from xmpppush.certificates import CertificateStore, Credentials, make_authority
 from xmpppush.config.sections import TLSSection
-from xmpppush.server.s2s.tls import ID_ON_DNS_SRV, ID_ON_XMPP_ADDR, NO_CERTIFICATE, S2STLS
+from xmpppush.server.s2s.tls import ID_ON_DNS_SRV, ID_ON_XMPP_ADDR, NO_CERTIFICATE, S2STLS, name_fault
 
 NOW = datetime.now(UTC)
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -354,6 +357,30 @@ def test_names(server, authority, good, names, domain, reason):
     refusal = good.refusal(outgoing, domain)
     assert (reason in refusal) if reason else refusal == ""
     assert "\n" not in refusal
+
+
+def san_of(name):
+    value = x509.SubjectAlternativeName([name])
+    return x509.Extension(value.oid, False, value)
+
+
+ASCII = st.text(st.characters(max_codepoint=127), max_size=40)
+
+
+@given(
+    st.one_of(
+        st.builds(x509.OtherName, st.sampled_from([ID_ON_DNS_SRV, ID_ON_XMPP_ADDR]), st.binary(max_size=60)),
+        ASCII.map(srv),
+        st.text(max_size=40).map(xmpp_addr),
+        ASCII.map(x509.DNSName),
+        ASCII.map(x509.UniformResourceIdentifier),
+    ),
+    st.sampled_from(["theirs.example", "bücher.example", "127.0.0.1", "a..b", ""]),
+)
+def test_any_name_is_read(name, domain):
+    """A stranger's certificate raises nothing, and does not mean us by accident."""
+    certificate = SimpleNamespace(extensions=x509.Extensions([san_of(name)]))
+    assert name_fault(certificate, domain)
 
 
 def test_names_that_cannot_be_domains(server, authority, good):
