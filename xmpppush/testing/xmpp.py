@@ -67,6 +67,8 @@ class StreamPeer:
         ended: Their closing tag came.
     """
 
+    namespace = CLIENT
+
     def __init__(self, protocol: Protocol, transport: MemoryTransport | None = None) -> None:
         self.protocol: Any = protocol
         self.transport = transport or MemoryTransport()
@@ -92,7 +94,9 @@ class StreamPeer:
         self.transport.clear()
         for number, part in enumerate(data.split(DECLARATION)):
             if number:
-                self._parser = StreamParser(self._started, self._received, self._goodbye, 10**9)
+                self._parser = StreamParser(
+                    self._started, self._received, self._goodbye, 10**9, self.namespace
+                )
                 self._parser.feed(DECLARATION)
             if part:
                 assert self._parser is not None, "no stream header yet"

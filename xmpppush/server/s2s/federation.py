@@ -191,7 +191,9 @@ class Peer:
     # The stream.
 
     def _open(self) -> None:
-        opening = self._opening = Deferred.fromCoroutine(self._reach())
+        opening = Deferred.fromCoroutine(self._reach())
+        if not opening.called:
+            self._opening = opening
         opening.addErrback(self._broke)
 
     async def _reach(self) -> None:
@@ -208,7 +210,7 @@ class Peer:
         self._opening = None
         if not failure.check(CancelledError):
             self._log.failure("no stream to {remote}", failure, remote=self.remote)
-        self._not_reached(NotReached("internal error"), quiet=True)
+            self._not_reached(NotReached("internal error"), quiet=True)
 
     def _stream(self) -> StanzaStream:
         federation = self._federation
@@ -284,11 +286,11 @@ class Peer:
 
     def close(self) -> None:
         """Say goodbye, and return what waits."""
+        self._return_all(NotReached("the server is stopping"))
         if self._opening is not None:
             self._opening.cancel()
         if self.stream is not None:
             self.stream.close()
-        self._return_all(NotReached("the server is stopping"))
 
 
 class Federation(Service):

@@ -281,6 +281,8 @@ class IncomingStream(XMPPStream):
         remote, local = dialback.domain_in(element, "from"), dialback.domain_in(element, "to")
         if not remote or not local:
             raise StreamFault("improper-addressing")
+        if element.hasAttribute("type"):
+            raise StreamFault("unsupported-stanza-type", "an answer to what was not asked")  # section 3.1
         if (remote, local) in self._verifying:
             return  # it is being asked about
         refusal = self._side.tls.refusal(self.transport, remote) if self.secure else "there is no TLS"
