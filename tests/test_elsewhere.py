@@ -1,6 +1,7 @@
 """What mod_push publishes to app servers that are not in this process."""
 
 import json
+from itertools import count
 from random import Random
 
 import pytest
@@ -32,7 +33,7 @@ class World:
         self.clock.advance(1_000_000)
         self.storage = memory_storage()
         self.router = RecordingRouter("mychat.com")
-        numbers = iter(range(1000))
+        numbers = count()
         self.requests = Requests(self.router, self.clock, lambda size: next(numbers).to_bytes(size, "big"))
         self.queue = self.new_queue(reach)
         self.publisher = Publisher(

@@ -33,9 +33,7 @@ from xmpppush.mod_push_service_mongoosepush.service import PAGE, MongoosePushBri
 from xmpppush.model import ELSEWHERE, Delivery, Publish
 from xmpppush.server.requests import Requests
 from xmpppush.trace import NO_TRACE, Decision
-from xmpppush.xep.namespaces import SERVER
-from xmpppush.xep.push import publish_iq
-from xmpppush.xep.xml import to_xml
+from xmpppush.xep.push import publish_content
 
 RETRY_BASE, RETRY_CAP, TTL = 1.0, 60.0, 86400.0  # seconds
 MAX_OUTAGES = 1000  # app servers whose trouble is remembered: users choose them
@@ -128,9 +126,9 @@ class PublishQueue(MongoosePushBridge):
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """See `IElsewhere.prepare`."""
-        content = to_xml(publish_iq(publish, "").firstChildElement(), SERVER)
         # The tag is what `collapse_key` looks for.
-        body = {"tag": publish.notification.summary.last_message_sender or "", "xml": content}
+        sender = publish.notification.summary.last_message_sender or ""
+        body = {"tag": sender, "xml": publish_content(publish)}
         return Delivery(
             0,
             publish.account,

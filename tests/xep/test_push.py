@@ -5,7 +5,7 @@ import pytest
 from xmpppush._wokkel import generic
 from xmpppush.errors import BadForm, BadStanza
 from xmpppush.jids import BadJid
-from xmpppush.model import Notification, PushSummary
+from xmpppush.model import Call, Encrypted, Notification, PushExtras, PushSummary
 from xmpppush.testing.builders import a_publish
 from xmpppush.xep.pubsub import publish_options, published, request_in
 from xmpppush.xep.push import (
@@ -16,8 +16,10 @@ from xmpppush.xep.push import (
     parse_enable,
     parse_notification,
     parse_summary,
+    publish_content,
     publish_iq,
 )
+from xmpppush.xep.xml import to_xml
 
 OPTIONS = "http://jabber.org/protocol/pubsub#publish-options"
 FORM_TYPE = f"<field var='FORM_TYPE'><value>{OPTIONS}</value></field>"
@@ -235,6 +237,22 @@ def test_publish_iq():
     assert (payload.uri, payload.name) == ("urn:xmpp:push:0", "notification")
     assert parse_notification(payload) == publish.notification
     assert publish_options(iq) == publish.options
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Notification(),
+        Notification(PushSummary(0, 3, "bob@localhost", "<b>&amp;</b> 'é🌹'"), {"x<'": "", "y": "]]>"}),
+        Notification(PushSummary(1), {}, PushExtras("high", Call("session-initiate", "s'1", ("audio",)))),
+        Notification(extras=PushExtras(encrypted=Encrypted("iv", "text&", True))),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"device_id": "tok<&'\"", "a'b": ""}])
+def test_publish_content(content, options):
+    """The quick way writes what the elements would be."""
+    publish = a_publish(node="é&'\"", notification=content, options=options)
+    assert publish_content(publish) == to_xml(publish_iq(publish, "p1").firstChildElement(), "jabber:server")
 
 
 def test_publish_iq_without_options():

@@ -27,7 +27,9 @@ class Requests:
         self._router = router
         self._clock = clock
         self._random = random
-        self._asked: dict[str, tuple[str, Deferred[Element], Any]] = {}
+        # By id, the oldest first: until when, whom, and who wants to know.
+        self._asked: dict[str, tuple[float, str, Deferred[Element]]] = {}
+        self._timer: Any = None
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -45,8 +47,9 @@ class Requests:
         """
         number = iq["id"] = self._random(12).hex()
         answer: Deferred[Element] = Deferred()
-        timer = self._clock.callLater(ANSWER_TIMEOUT, self._too_late, number)
-        self._asked[number] = parse_jid(iq["to"]).full(), answer, timer
+        self._asked[number] = self._clock.seconds() + ANSWER_TIMEOUT, parse_jid(iq["to"]).full(), answer
+        if self._timer is None:
+            self._timer = self._clock.callLater(ANSWER_TIMEOUT, self._too_late)
         self._router.route(iq)
         return answer
 
@@ -54,11 +57,13 @@ class Requests:
         """Is this iq, an answer to one of our domains, one that is waited for?"""
         number = stanza.attributes.get("id", "")
         asked = self._asked.get(number)
-        if asked is None or not _is_from(stanza, asked[0]):
+        if asked is None or not _is_from(stanza, asked[1]):
             return False
-        _, answer, timer = asked
         del self._asked[number]
-        timer.cancel()
+        if not self._asked and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        answer = asked[2]
         reason = bounce_reason(stanza)
         if reason is None:
             answer.callback(stanza)
@@ -66,9 +71,19 @@ class Requests:
             answer.errback(Unreachable(reason))
         return True
 
-    def _too_late(self, number: str) -> None:
-        _, answer, _ = self._asked.pop(number)
-        answer.errback(TryLater("no answer"))
+    def _too_late(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        late = []
+        for number, (deadline, _, answer) in self._asked.items():
+            if deadline > now:
+                self._timer = self._clock.callLater(deadline - now, self._too_late)
+                break
+            late.append((number, answer))
+        for number, _ in late:
+            del self._asked[number]
+        for _, answer in late:
+            answer.errback(TryLater("no answer"))
 
 
 def _is_from(stanza: Element, to: str) -> bool:
