@@ -59,6 +59,7 @@ from xmpppush.options import Options, refuse
 from xmpppush.server.authenticator import AccountAuthenticator
 from xmpppush.server.c2s import C2SFactory, throttles_for
 from xmpppush.server.component import ComponentLink, EarlyAttachment
+from xmpppush.server.components import AttachedComponents, ComponentFactory
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
 from xmpppush.server.resources import Resources
@@ -80,7 +81,7 @@ class Listener(Service):
     def __init__(
         self,
         section: ListenSection,
-        factory: C2SFactory | AdminFactory,
+        factory: C2SFactory | ComponentFactory | AdminFactory,
         certificates: CertificateStore,
         reactor: Any,
     ) -> None:
@@ -151,6 +152,7 @@ class Application(MultiService):
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
         components: The links to other XMPP servers, one for each ``[component]``.
+        attached: The components of others, for which there is a ``[listen:NAME]``.
     """
 
     _log = Logger()
@@ -217,8 +219,10 @@ class Application(MultiService):
 
         bridge = self._limited(self._bridge())
         router = Router()
+        self.attached = AttachedComponents(router, reactor)
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
+        self._component_listeners(certificates)
         self._components(router, pubsub)
         self._add(ControlServer(self, claimed, reactor))
         self._admin(self.bridge, certificates)
@@ -302,6 +306,14 @@ class Application(MultiService):
             self._add(component)
         return pubsub
 
+    def _component_listeners(self, certificates: CertificateStore) -> None:
+        for listen in self.config.listeners:
+            if listen.type == "component":
+                factory = ComponentFactory(
+                    listen, self.config.limits, self.attached, self._reactor, backlog=self.storage.pressure
+                )
+                self._add(Listener(listen, factory, certificates, self._reactor))
+
     def _components(self, router: Router, pubsub: IPubSub | None) -> None:
         """Attached last and left first: what other servers publish needs all the rest."""
         if pubsub is None:
@@ -360,7 +372,11 @@ class Application(MultiService):
             ).setHandlerParent(handlers)
         hosts = sorted(pubsub.hosts) if pubsub is not None else []
         add_server_handlers(
-            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), self._wall
+            handlers,
+            storage.rosters,
+            self._resources,
+            lambda domain: services_of(domain, [*hosts, *self.attached.names]),
+            self._wall,
         )
         self._add(handlers)
         host = XMPPServer(
@@ -414,6 +430,7 @@ class Application(MultiService):
             enddates=certificates.enddates,
             checks=lambda: self._checks(bridge, certificates),
             publishes={link.jid: link.answers for link in self.components},
+            attached=lambda: self.attached.present,
         )
         if self.push is not None:
             figures.decisions = self.push.decisions

@@ -447,7 +447,7 @@ def test_problem(problems, text, problem):
     [
         ("[listen:s2s]\nendpoint = tcp:5269", ["[listen:s2s]"]),
         ("[listen:web]\ntype = http\nendpoint = tcp:5280\n[admin]", []),
-        ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
+        ("[listen:component]\nendpoint = tcp:1:interface=127.0.0.1\nsecret.a.example = x", []),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
         ("[c2s]\nack_timeout = 1m\n[s2s]\n", ["[s2s]"]),
         (
