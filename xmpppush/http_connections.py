@@ -198,7 +198,8 @@ class _FastClient:
             verify=section.verify,
             endpoint_for=endpoint_for,
         )
-        self.post = JSONClient(self._agent).post
+        key = section.api_key
+        self.post = JSONClient(self._agent, (f"Authorization: Bearer {key}",) if key else ()).post
         self.close = self._agent.close
 
 
@@ -219,6 +220,9 @@ class _StockClient:
     ) -> None:
         self._clock = reactor
         self._timeout = section.request_timeout
+        self._headers = Headers({"content-type": ["application/json"], "user-agent": [USER_AGENT]})
+        if section.api_key:
+            self._headers.addRawHeader("authorization", f"Bearer {section.api_key}")
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = section.connections
         self._pool.retryAutomatically = False
@@ -246,9 +250,13 @@ class _StockClient:
 
     async def _post(self, url: bytes, body: bytes) -> BufferedResponse:
         try:
-            headers = Headers({"content-type": ["application/json"], "user-agent": [USER_AGENT]})
             response = await self._client.post(
-                url, data=body, headers=headers, allow_redirects=False, unbuffered=True, reactor=self._clock
+                url,
+                data=body,
+                headers=self._headers.copy(),
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,
             )
             chunks: list[bytes] = []
             await response.collect(_capped(chunks))

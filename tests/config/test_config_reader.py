@@ -402,6 +402,10 @@ def test_ssl_endpoint_is_direct_tls(read, problems):
             "server: 'embedded:8443' has something behind 'embedded:'",
         ),
         (
+            "[http_connections:x]\nserver = https://x\napi_key = s3cret key",
+            "[http_connections:x] api_key: the value is no key: letters, digits and ._~+/- only",
+        ),
+        (
             "[mongoosepush]\nproxy = http://user:s3cret@",
             "[mongoosepush] proxy: the value cannot be used: not http://[user:password@]host:port",
         ),

@@ -215,3 +215,29 @@ def test_statuses_are_counted(pool_with, network):
     assert pool.trouble == str(failure.value)
     answered(pool, network, b"503 Busy")
     assert pool.trouble is None
+
+
+def test_a_key_is_sent_and_not_shown(pool_with, network):
+    """``Authorization: Bearer`` (RFC 6750 section 2.1) with each request, and in no repr."""
+    pool = pool_with(api_key="abc.DEF==")
+    for _ in range(2):
+        pool.post("/x", b"{}")
+        assert network.wires[-1].take().count(b"\r\nAuthorization: Bearer abc.DEF==\r\n") == 1
+    assert "abc" not in repr(pool._section)
+
+
+def test_the_other_agent_sends_the_key_too(pool_with, monkeypatch):
+    """Without sharing its headers with treq, which adds to them."""
+    monkeypatch.setenv("XMPPPUSH_HTTP_AGENT", "stock")
+    client = pool_with(api_key="abc")._client
+    sent = []
+
+    async def post(url, headers, **kwargs):
+        sent.append(headers.getRawHeaders("authorization"))
+        headers.addRawHeader("authorization", "more")
+        raise ConnectionRefusedError
+
+    client._client.post = post
+    for _ in range(2):
+        client.post(b"http://push.example/x", b"{}").addErrback(lambda _: None)
+    assert sent == [["Bearer abc"]] * 2

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from xmpppush.http2.client import HTTP2Client
-from xmpppush.http2.framing import pack
+from xmpppush.http2.headers import pack
 
 
 class Peer(StringTransport):

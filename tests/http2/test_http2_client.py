@@ -19,7 +19,7 @@ from xmpppush.http2.client import (
     QueueFull,
 )
 from xmpppush.http2.connection import CLOSE_TIME, MAX_UNREAD, PING_INTERVAL, PING_TIMEOUT, Connection
-from xmpppush.http2.framing import pack
+from xmpppush.http2.headers import pack
 
 HEAD = pack(
     [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"example.org"), (b":path", b"/")]
@@ -662,3 +662,116 @@ def test_a_peer_that_asks_and_does_not_read(client_with, network, ask):
     assert not peer.open
     assert client.connected == 0
     assert len(peer.value()) < 2 * MAX_UNREAD
+
+
+def _frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def _number(value):
+    return value.to_bytes(4, "big")
+
+
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 7, 8
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (_frame(DATA, 0, 3, b"x"), ErrorCodes.PROTOCOL_ERROR),  # a stream that never was
+        (_frame(HEADERS, 5, 2, b"\x88"), ErrorCodes.PROTOCOL_ERROR),  # and that only a server could open
+        (_frame(RST_STREAM, 0, 9, bytes(4)), ErrorCodes.PROTOCOL_ERROR),
+        (_frame(WINDOW_UPDATE, 0, 3, _number(1)), ErrorCodes.PROTOCOL_ERROR),
+        (_frame(WINDOW_UPDATE, 0, 0, _number(0)), ErrorCodes.PROTOCOL_ERROR),
+        (_frame(WINDOW_UPDATE, 0, 0, _number(2**31 - 1)), ErrorCodes.FLOW_CONTROL_ERROR),
+        (
+            _frame(WINDOW_UPDATE, 0, 1, _number(2**31 - 70_000))
+            + _frame(SETTINGS, 0, 0, b"\x00\x04" + _number(2**31 - 1)),
+            ErrorCodes.FLOW_CONTROL_ERROR,
+        ),
+        (_frame(HEADERS, 5, 1, b"\xbe"), ErrorCodes.COMPRESSION_ERROR),
+    ],
+)
+def test_a_peer_that_breaks_the_rules_is_left(client_with, network, ask, frames, code):
+    """It is told why, and what was in flight fails."""
+    client = client_with()
+    peer = network.accept()
+    outcome = ask(client)
+    peer.read()
+    peer.protocol.dataReceived(frames)
+    assert isinstance(outcome.error, ConnectionGone)
+    assert client.connected == 0
+    assert not peer.open
+    assert peer.value().endswith(_frame(GOAWAY, 0, 0, _number(0) + _number(code)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "reset"),
+    [
+        (_frame(WINDOW_UPDATE, 0, 1, _number(0)), ErrorCodes.PROTOCOL_ERROR),
+        (_frame(WINDOW_UPDATE, 0, 1, _number(2**31 - 1)), ErrorCodes.FLOW_CONTROL_ERROR),
+        (_frame(DATA, 0, 1, b"x"), ErrorCodes.PROTOCOL_ERROR),  # no head before it
+        (_frame(HEADERS, 4, 1, b"\x88") * 2, ErrorCodes.PROTOCOL_ERROR),  # two heads
+        (_frame(HEADERS, 5, 1, b"\x08\x03100"), ErrorCodes.PROTOCOL_ERROR),  # the end, and no answer
+        (_frame(HEADERS, 5, 1, b"\x88\x0f\x0d\x015"), None),  # content-length: 5, and nothing
+        (_frame(HEADERS, 4, 1, b"\x88\x0f\x0d\x015") + _frame(DATA, 1, 1, b"1234"), None),
+    ],
+)
+def test_a_malformed_answer_costs_its_stream(client_with, network, ask, frames, reset):
+    """The others go on (RFC 9113 section 8.1.1)."""
+    client = client_with()
+    peer = network.accept()
+    lost, kept = ask(client), ask(client)
+    peer.read()
+    peer.protocol.dataReceived(frames)
+    assert isinstance(lost.error, ConnectionGone)
+    assert client.connected == 1
+    peer.h2.streams.pop(1)  # what it knows of it is not what we made it say
+    expected = b"" if reset is None else _frame(RST_STREAM, 0, 1, _number(reset))
+    assert peer.value() == expected
+    peer.protocol.dataReceived(_frame(DATA, 1, 1, b"late"))
+    peer.protocol.dataReceived(_frame(HEADERS, 5, 3, b"\x88"))
+    assert kept.response.code == 200
+
+
+def test_headers_may_follow_the_body(client_with, network, ask):
+    """Trailers (RFC 9113 section 8.1) end the answer and mean nothing else."""
+    client = client_with()
+    peer = network.accept()
+    outcome = ask(client)
+    peer.read()
+    peer.protocol.dataReceived(
+        _frame(HEADERS, 4, 1, b"\x88") + _frame(DATA, 0, 1, b"{}") + _frame(HEADERS, 5, 1, b"\x00\x01x\x01y")
+    )
+    assert (outcome.response.code, outcome.response.body) == (200, b"{}")
+
+
+def test_a_window_that_shrinks_below_zero(client_with, network, ask):
+    """RFC 9113 section 6.9.2: what was sent stays sent, and the rest waits until all of that is paid back."""
+    network.settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1000}
+    client = client_with()
+    peer = network.accept()
+    peer.acknowledge = False
+    ask(client, "/", b"x" * 1500)
+    peer.read()
+    peer.protocol.dataReceived(_frame(SETTINGS, 0, 0, b"\x00\x04" + _number(100)))  # now 900 below zero
+    peer.protocol.dataReceived(_frame(WINDOW_UPDATE, 0, 1, _number(900)))
+    assert b"xx" not in peer.value()
+    peer.protocol.dataReceived(_frame(WINDOW_UPDATE, 0, 1, _number(200)))
+    assert peer.value().count(b"x" * 200) == 1
+    peer.protocol.dataReceived(_frame(WINDOW_UPDATE, 0, 1, _number(10_000)))
+    assert peer.value().endswith(_frame(DATA, 1, 1, b"x" * 300))
+
+
+def test_the_window_is_given_back(client_with, network, ask):
+    """Also for streams that nobody waits for any more: all of them share the connection's."""
+    client = client_with()
+    peer = network.accept()
+    ask(client).deferred.cancel()
+    told = []
+    peer.write = told.append
+    for _ in range(200):  # 3.2 MB, all of it told to have come
+        peer.protocol.dataReceived(_frame(DATA, 0, 1, bytes(16_000)))
+    assert client.connected == 1
+    given = sum(int.from_bytes(each[9:13], "big") for each in told if each[3] == WINDOW_UPDATE)
+    assert 3_200_000 - 600_000 < given <= 3_200_000

@@ -410,3 +410,20 @@ def test_no_answer_although_the_process_was_held_up():
     clock.advance(2.0)
     assert [each.status for each in answers] == [500]
     assert not clock.getDelayedCalls()
+
+
+def test_each_answer_has_its_own_time():
+    """One timer serves them all: a later one is not given up with the first, and not forgotten."""
+    clock, pending = Clock(), [Deferred() for _ in range(3)]
+    statuses = []
+    provider = Scripted()
+    api = NotificationAPI([provider], clock)
+    for provider.result in pending:
+        answer = api.notify("v3", "tok", json.dumps(V3).encode())
+        answer.addCallback(lambda answer: statuses.append((clock.seconds(), answer.status)))
+        clock.advance(1)
+    pending[1].callback(None)
+    for _ in range(5):
+        clock.advance(1)
+    assert statuses == [(3.0, 200), (5.0, 500), (7.0, 500)]
+    assert not clock.getDelayedCalls()

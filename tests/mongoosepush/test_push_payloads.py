@@ -78,7 +78,7 @@ def test_apns_push_type():
 )
 def test_apns_expiration(fields, expiration):
     """In seconds since the epoch; what ends before it began is tried once."""
-    headers = apns_headers({"data": {}, **fields}, now=1000.9)
+    headers = apns_headers({"data": {}, **fields}, now=lambda: 1000.9)
     assert headers.get("apns-expiration") == expiration
 
 

@@ -47,6 +47,7 @@ from xmpppush.config.sections import (
 from xmpppush.config.text import parse_ini
 from xmpppush.config.values import (
     BadValue,
+    bearer_token,
     boolean,
     choice,
     database_url_in,
@@ -495,6 +496,7 @@ class _Reader:
         section = HTTPConnectionsSection(
             name=label,
             server=server or "",
+            api_key=keys.take("api_key", bearer_token, default.api_key, secret=True),
             connections=keys.take("connections", whole(1, 10_000), default.connections),
             request_timeout=keys.take("request_timeout", duration("10ms", "1h"), default.request_timeout),
             ca_file=keys.take("ca_file", ca_file, default.ca_file),

@@ -188,10 +188,12 @@ class HTTPConnectionsSection:
         connections: Idle connections kept open at the most.
         ca_file: A PEM file; ``None``: the system's trust store. ``builtin`` is already resolved
             to the path of the generated CA.
+        api_key: Sent with each request as ``Authorization: Bearer``; ``""``: none is.
     """
 
     name: str
     server: str
+    api_key: str = field(default="", repr=False, kw_only=True)
     connections: int = 10
     request_timeout: float = 5.0
     ca_file: Path | None = None

@@ -37,6 +37,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)?")
 _SIZE = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?")
@@ -187,6 +188,13 @@ def name(text: str) -> str:
     """The name of a pool or plugin."""
     if not _NAME.fullmatch(text):
         raise BadValue("is no name made of letters, digits, '_', '-' and '.'")
+    return text
+
+
+def bearer_token(text: str) -> str:
+    """What may stand behind ``Bearer`` (RFC 6750 section 2.1), or nothing."""
+    if text and not _BEARER_TOKEN.fullmatch(text):
+        raise BadValue("is no key: letters, digits and ._~+/- only")
     return text
 
 

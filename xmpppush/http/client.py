@@ -55,9 +55,14 @@ class JSONClient(HTTPClient):
     is a `BufferedResponse`. Everything else is treq as it is.
     """
 
-    def __init__(self, agent: PooledAgent) -> None:
+    def __init__(self, agent: PooledAgent, headers: Iterable[str] = ()) -> None:
+        """
+        Args:
+            headers: Further header lines of the short way.
+        """
         super().__init__(agent, data_to_body_producer=_producer_of)
         self._pooled = agent
+        self._headers = tuple(headers)
         self._heads: dict[bytes, tuple[OriginPool, bytes]] = {}
 
     def post(self, url: Any, data: Any = None, **kwargs: Any) -> "Deferred[Any]":
@@ -86,6 +91,7 @@ class JSONClient(HTTPClient):
             f"Host: {origin.authority}",
             f"User-Agent: {USER_AGENT}",
             "Content-Type: application/json",
+            *self._headers,
             "Content-Length: ",
         )
         return self._pooled.pool(origin), "\r\n".join(lines).encode("ascii")

@@ -155,13 +155,13 @@ class HTTP2Client:
         """Connect, and stay connected."""
         self._connect()
 
-    def request(self, block: bytes, body: bytes, method: bytes = b"POST") -> "Deferred[BufferedResponse]":
+    def request(self, block: bytes, body: bytes) -> "Deferred[BufferedResponse]":
         """
         Send one request.
 
         Args:
             block: All headers, ``:method`` and the other pseudo-headers first, from
-                `xmpppush.http2.framing.pack`.
+                `xmpppush.http2.headers.pack`.
 
         Raises (fails with):
             Unreachable: There is no connection.
@@ -169,7 +169,7 @@ class HTTP2Client:
         """
         if self._closing:
             return fail(TryLater("stopping"))
-        exchange = Exchange(self, method, block, body, self.clock.seconds() + self.timeout)
+        exchange = Exchange(self, block, body, self.clock.seconds() + self.timeout)
         connection = self._roomiest()
         if connection is None:
             refusal = self._must_not_wait()

@@ -1,13 +1,8 @@
 """One HTTP/2 client connection: many requests at a time, as many as the other side allows."""
 
-from collections.abc import Callable
 from typing import Any, cast
 from typing import Protocol as Shape
 
-from h2 import events
-from h2.errors import ErrorCodes
-from h2.exceptions import H2Error
-from hyperframe.exceptions import HyperframeError
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer, ITCPTransport
@@ -17,7 +12,22 @@ from zope.interface import implementer
 
 from xmpppush.http.reasons import explain
 from xmpppush.http.responses import BufferedResponse
-from xmpppush.http2.framing import ClientConnection, Header
+from xmpppush.http2 import frames
+from xmpppush.http2.frames import (
+    CANCEL,
+    DEFAULT_WINDOW,
+    FLOW_CONTROL_ERROR,
+    MAX_BLOCK,
+    MAX_FRAME,
+    MAX_WINDOW,
+    NO_ERROR,
+    PREFACE,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    FrameError,
+    FrameReader,
+)
+from xmpppush.http2.headers import NO_TABLE, FieldReader, Header
 
 ALPN = b"h2"
 CLOSE_TIME = 2.0  # seconds that a peer has for its part of closing
@@ -28,6 +38,8 @@ MAX_UNREAD = 256 * 1024
 MAX_STREAMS = 1000  # however many more the peer would take
 # Stream numbers are used once (RFC 9113 section 5.1.1); before they run out the connection is replaced.
 LAST_STREAM = 2**31 - 1 - 2 * MAX_STREAMS
+# What peers may send of answers, over all streams, before we say that it came.
+RECEIVE_WINDOW = 1024 * 1024
 
 
 class Exchange:
@@ -35,11 +47,13 @@ class Exchange:
     A request and what becomes of it.
 
     Attributes:
-        block: Headers from `xmpppush.http2.framing.pack`.
+        block: Headers from `xmpppush.http2.headers.pack`.
         result: Fires with the `BufferedResponse`, or fails with `TryLater`.
         deadline: When it fails at the latest, on the client's clock.
         connection: Where it is in flight, ``None`` while it waits and when it is over.
         sent: Bytes of the body that are written.
+        window: Further bytes that the peer takes on this stream (RFC 9113 section 6.9).
+        size: Bytes of the answer's body, padding included.
         tries: Connections that sent it back untouched.
     """
 
@@ -51,31 +65,29 @@ class Exchange:
         "connection",
         "deadline",
         "fields",
-        "method",
         "owner",
         "result",
         "sent",
         "size",
         "stream_id",
         "tries",
+        "window",
     )
 
-    def __init__(
-        self, owner: "ConnectionOwner", method: bytes, block: bytes, body: bytes, deadline: float
-    ) -> None:
+    def __init__(self, owner: "ConnectionOwner", block: bytes, body: bytes, deadline: float) -> None:
         self.owner = owner
-        self.method = method
         self.block = block
         self.body = body
         self.deadline = deadline
         self.result: Deferred[BufferedResponse] = Deferred(self._cancelled)
         self.connection: Connection | None = None
         self.tries = 0
-        self.reset(0)
+        self.reset(0, 0)
 
-    def reset(self, stream_id: int) -> None:
+    def reset(self, stream_id: int, window: int) -> None:
         """Begin anew on this stream."""
         self.stream_id = stream_id
+        self.window = window
         self.sent = 0
         self.code = 0
         self.fields: list[Header] = []
@@ -131,7 +143,16 @@ class Connection(Protocol):
         """
         self.owner = owner
         self._tls = tls
-        self._h2 = ClientConnection(wanted)
+        self._reader = FrameReader(self)
+        self._fields = FieldReader(wanted)
+        self._out: list[bytes] = []
+        self._next = 1  # stream number
+        self._prefix = NO_TABLE  # of the first block
+        # What the peer takes (RFC 9113 sections 6.5.2 and 6.9.2).
+        self._window = DEFAULT_WINDOW
+        self._stream_window = DEFAULT_WINDOW
+        self._max_frame = MAX_FRAME
+        self._received = 0  # octets of our window that are used up
         self._exchanges: dict[int, Exchange] = {}
         self._blocked: dict[int, Exchange] = {}
         self._usable = True
@@ -179,38 +200,58 @@ class Connection(Protocol):
             # Requests are small: Nagle would hold each back until the one before is acknowledged.
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
-        self._h2.initiate_connection()
+        self._out += (
+            PREFACE,
+            frames.settings(
+                (
+                    (frames.HEADER_TABLE_SIZE, 0),
+                    (frames.ENABLE_PUSH, 0),
+                    # No answer that we take needs more of its stream.
+                    (frames.INITIAL_WINDOW_SIZE, max(DEFAULT_WINDOW, self.owner.max_body + MAX_FRAME)),
+                    (frames.MAX_HEADER_LIST_SIZE, MAX_BLOCK),
+                )
+            ),
+            frames.window_update(0, RECEIVE_WINDOW - DEFAULT_WINDOW),
+        )
         self._write()
         self._watch = self.owner.clock.callLater(PING_INTERVAL, self._look)
 
     def send(self, exchange: Exchange) -> None:
         """Send a request; there must be `room`."""
-        h2 = self._h2
-        stream_id = h2.get_next_available_stream_id()
-        exchange.reset(stream_id)
+        stream_id = self._next
+        self._next = stream_id + 2
+        exchange.reset(stream_id, self._stream_window)
         exchange.connection = self
         self._exchanges[stream_id] = exchange
-        body = exchange.body
-        h2.send_packed(stream_id, exchange.method, exchange.block, not body)
+        block, body = exchange.block, exchange.body
+        if self._prefix:
+            block, self._prefix = self._prefix + block, b""
+        self._out.append(frames.headers(stream_id, block, not body, self._max_frame))
         if body:
             self._send_body(exchange)
         if stream_id >= LAST_STREAM:
             self._leave("")
-        self._soon()
+        if not self._busy and self._flush is None:
+            self._flush = self.owner.clock.callLater(0, self._write)
 
     def _send_body(self, exchange: Exchange) -> None:
         """As much of it as the peer takes (RFC 9113 section 5.2); the rest waits for its WINDOW_UPDATE."""
-        h2, body, stream_id = self._h2, exchange.body, exchange.stream_id
+        body, stream_id = exchange.body, exchange.stream_id
         total = len(body)
         while exchange.sent < total:
-            allowed = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size)
-            if allowed <= 0:
+            size = min(total - exchange.sent, exchange.window, self._window, self._max_frame)
+            if size <= 0:
                 self._blocked[stream_id] = exchange
                 return
-            end = min(total, exchange.sent + allowed)
-            part = body if end - exchange.sent == total else body[exchange.sent : end]
-            h2.send_data(stream_id, part, end_stream=end == total)
+            end = exchange.sent + size
+            part = body if size == total else body[exchange.sent : end]
+            self._out += (
+                frames.head(frames.DATA, frames.END_STREAM if end == total else 0, stream_id, size),
+                part,
+            )
             exchange.sent = end
+            exchange.window -= size
+            self._window -= size
         self._blocked.pop(stream_id, None)
 
     def _write(self) -> None:
@@ -218,15 +259,16 @@ class Connection(Protocol):
             if self._flush.active():
                 self._flush.cancel()
             self._flush = None
-        data = self._h2.data_to_send()
-        if data and self.transport is not None:
+        if self._out and self.transport is not None:
+            data = b"".join(self._out)
+            self._out.clear()
             self._unread = self._unread + len(data) if self._paused else 0
-            self._written = self._h2.highest_outbound_stream_id
+            self._written = self._next - 2
             self.transport.write(data)
 
     def drop(self, exchange: Exchange) -> None:
         """Nobody waits for this exchange any longer."""
-        if self._end_stream(exchange, ErrorCodes.CANCEL):
+        if self._end_stream(exchange, CANCEL):
             self._soon()
             self._make_known()
             self._close_if_empty()
@@ -240,17 +282,15 @@ class Connection(Protocol):
         if not self._busy and self._flush is None:
             self._flush = self.owner.clock.callLater(0, self._write)
 
-    def _end_stream(self, exchange: Exchange, code: ErrorCodes | None = None) -> bool:
+    def _end_stream(self, exchange: Exchange, code: int | None = None) -> bool:
         """Take an exchange out; with a code its stream is reset. Was it in flight here?"""
         stream_id = exchange.stream_id
         if self._exchanges.pop(stream_id, None) is None:
             return False
         self._blocked.pop(stream_id, None)
         exchange.connection = None
-        stream = self._h2.streams.get(stream_id)
-        if code is not None and stream is not None and not stream.closed:
-            self._h2.reset_stream(stream_id, code)
-        self._h2.forget(stream_id)
+        if code is not None:
+            self._out.append(frames.reset(stream_id, code))
         return True
 
     def close(self) -> None:
@@ -274,7 +314,7 @@ class Connection(Protocol):
         if self._usable or self._exchanges or self._linger is not None or self.transport is None:
             return
         if self._begun:
-            self._h2.close_connection()
+            self._out.append(frames.goaway(NO_ERROR))
             self._write()
             self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self._linger = self.owner.clock.callLater(CLOSE_TIME, self.transport.abortConnection)  # type: ignore[attr-defined]
@@ -302,13 +342,9 @@ class Connection(Protocol):
         self._heard = True
         self._busy = True
         try:
-            found = self._h2.receive_data(data)
-            for event in found:
-                handle = _HANDLERS.get(event.__class__)
-                if handle is not None:
-                    handle(self, event)
-        except (H2Error, HyperframeError, ValueError):
-            # Text in these exceptions is the peer's.
+            self._reader.feed(data)
+        except FrameError as error:
+            self._out.append(frames.goaway(error.code))
             self._write()
             self.abort("answer is not HTTP/2" if not self._settled else "answer breaks the rules of HTTP/2")
             return
@@ -368,93 +404,155 @@ class Connection(Protocol):
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
         self._asked, self._heard = True, False
-        self._h2.ping(b"xmpppush")
+        self._out.append(frames.ping(b"xmpppush"))
         self._soon()
         self._watch = self.owner.clock.callLater(PING_TIMEOUT, self._look)
 
-    # What h2 makes of what came. A stream that we gave up is not known any more.
+    # What the frames say. Of a stream that we gave up or that is over something may still come (RFC 9113
+    # section 5.1); of one that never was it may not.
 
-    def _on_response(self, event: events.ResponseReceived) -> None:
-        exchange = self._exchanges.get(event.stream_id)
-        if exchange is None:
-            return
-        fields = event.headers
-        code = fields[0][1] if fields and fields[0][0] == b":status" else b""
-        if len(code) != 3 or not code.isdigit():
-            if self._end_stream(exchange, ErrorCodes.PROTOCOL_ERROR):
-                self.owner.failed(exchange, "answer has no status")
-            return
-        exchange.code = int(code)
-        exchange.fields = fields
+    def _check_known(self, stream_id: int) -> None:
+        if stream_id >= self._next or not stream_id & 1:
+            raise FrameError(PROTOCOL_ERROR, "frame of a stream that never was")
 
-    def _on_data(self, event: events.DataReceived) -> None:
-        if event.flow_controlled_length:
-            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        exchange = self._exchanges.get(event.stream_id)
+    def headers_received(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+        """An answer's head, or what follows its body (RFC 9113 section 8.1)."""
+        fields = self._fields.decode(block)
+        exchange = self._exchanges.get(stream_id)
         if exchange is None:
+            self._check_known(stream_id)
             return
-        exchange.size += len(event.data)
-        if exchange.size > self.owner.max_body:
-            if self._end_stream(exchange, ErrorCodes.CANCEL):
-                self.owner.failed(exchange, "answer is too long")
-            return
-        exchange.chunks.append(bytes(event.data))
-
-    def _on_end(self, event: events.StreamEnded) -> None:
-        exchange = self._exchanges.get(event.stream_id)
-        if exchange is None:
-            return
-        # An answer may come before it has all of the body, which nobody needs any more then.
-        self._end_stream(exchange, ErrorCodes.NO_ERROR)
         if exchange.code:
-            chunks = exchange.chunks
-            body = b"" if not chunks else chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self.owner.done(exchange, BufferedResponse(exchange.code, exchange.fields[1:], body))
-        else:
-            self.owner.failed(exchange, "answer has no status")
+            if end_stream:
+                self._answered(exchange)
+            else:
+                self._malformed(exchange, "answer has two heads")
+            return
+        code = fields[0][1] if fields and fields[0][0] == b":status" else b""
+        if len(code) != 3 or not code.isdigit() or code < b"100":
+            self._malformed(exchange, "answer has no status")
+        elif code >= b"200":
+            exchange.code = int(code)
+            exchange.fields = fields
+            if end_stream:
+                self._answered(exchange)
+        elif end_stream:  # one that is only on the way (RFC 9110 section 15.2) is no end
+            self._malformed(exchange, "answer has no status")
 
-    def _on_reset(self, event: events.StreamReset) -> None:
-        exchange = self._exchanges.get(event.stream_id)
+    def data_received(self, stream_id: int, data: bytes, end_stream: bool, counted: int) -> None:
+        """Part of an answer's body."""
+        self._received += counted
+        if self._received > RECEIVE_WINDOW // 2:
+            self._out.append(frames.window_update(0, self._received))
+            self._received = 0
+        exchange = self._exchanges.get(stream_id)
         if exchange is None:
+            self._check_known(stream_id)
+            return
+        exchange.size += counted
+        if exchange.size > self.owner.max_body:
+            self._end_stream(exchange, CANCEL)
+            self.owner.failed(exchange, "answer is too long")
+            return
+        if data:
+            exchange.chunks.append(data)
+        if not exchange.code:
+            self._malformed(exchange, "answer has no status")
+        elif end_stream:
+            self._answered(exchange)
+
+    def _answered(self, exchange: Exchange) -> None:
+        # An answer may come before it has all of the body, which nobody needs any more then.
+        self._end_stream(exchange, NO_ERROR if exchange.sent < len(exchange.body) else None)
+        chunks = exchange.chunks
+        body = b"" if not chunks else chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        fields = exchange.fields[1:]
+        if fields and not _is_long(fields, len(body)):
+            self.owner.failed(exchange, "answer does not have the length that it says")
+            return
+        self.owner.done(exchange, BufferedResponse(exchange.code, fields, body))
+
+    def _malformed(self, exchange: Exchange, reason: str) -> None:
+        """Costs this stream, not the connection (RFC 9113 section 8.1.1)."""
+        self._end_stream(exchange, PROTOCOL_ERROR)
+        self.owner.failed(exchange, reason)
+
+    def reset_received(self, stream_id: int, code: int) -> None:
+        """The peer gives a stream up."""
+        exchange = self._exchanges.get(stream_id)
+        if exchange is None:
+            self._check_known(stream_id)
             return
         self._end_stream(exchange)
-        if event.remote_reset and event.error_code == ErrorCodes.REFUSED_STREAM and not exchange.code:
+        if code == REFUSED_STREAM and not exchange.code:
             self.owner.again(exchange)  # RFC 9113 section 8.7: it was not processed
         else:
             self.owner.failed(exchange, "the server reset the stream")
 
-    def _on_settings(self, event: events.RemoteSettingsChanged) -> None:
-        self._settled = True
-        self._limit = min(self._h2.remote_settings.max_concurrent_streams, MAX_STREAMS)
+    def settings_received(self, values: "list[tuple[int, int]]") -> None:
+        """What the peer takes from now on."""
+        if not self._settled:
+            self._settled = True
+            self._limit = MAX_STREAMS
+        for name, value in values:
+            if name == frames.MAX_CONCURRENT_STREAMS:
+                self._limit = min(value, MAX_STREAMS)
+            elif name == frames.MAX_FRAME_SIZE:
+                self._max_frame = value
+            elif name == frames.INITIAL_WINDOW_SIZE:
+                # RFC 9113 section 6.9.2: it counts for open streams, too, whose windows may fall below zero.
+                more = value - self._stream_window
+                self._stream_window = value
+                for exchange in self._exchanges.values():
+                    exchange.window += more
+                    if exchange.window > MAX_WINDOW:
+                        raise FrameError(FLOW_CONTROL_ERROR, "window is too large")
+        self._out.append(frames.head(frames.SETTINGS, frames.ACK, 0, 0))
         self._unblock()
 
-    def _on_window(self, event: events.WindowUpdated) -> None:
-        self._unblock()
+    def ping_received(self, payload: bytes) -> None:
+        """The peer asks whether we are there."""
+        self._out.append(frames.ping(payload, frames.ACK))
+
+    def window_received(self, stream_id: int, increment: int) -> None:
+        """The peer takes more."""
+        if not stream_id:
+            self._window += increment
+            if not increment or self._window > MAX_WINDOW:
+                raise FrameError(
+                    FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR, "window is not possible"
+                )
+            if self._blocked:
+                self._unblock()
+            return
+        exchange = self._exchanges.get(stream_id)
+        if exchange is None:
+            self._check_known(stream_id)
+            return
+        exchange.window += increment
+        if not increment or exchange.window > MAX_WINDOW:
+            self._end_stream(exchange, FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR)
+            self.owner.failed(exchange, "the server set a window that is not possible")
+        elif stream_id in self._blocked:
+            self._send_body(exchange)
 
     def _unblock(self) -> None:
         for exchange in list(self._blocked.values()):
             self._send_body(exchange)
 
-    def _on_goaway(self, event: events.ConnectionTerminated) -> None:
-        code = event.error_code or 0
-        self._leave("the server is closing the connection" + (f" (HTTP/2 error {int(code)})" if code else ""))
-        last = cast(int, event.last_stream_id)
-        for stream_id in [each for each in reversed(self._exchanges) if each > last]:
+    def goaway_received(self, last_stream_id: int, code: int) -> None:
+        """The peer takes nothing new, and has not touched what is above its last stream."""
+        self._leave("the server is closing the connection" + (f" (HTTP/2 error {code})" if code else ""))
+        for stream_id in [each for each in reversed(self._exchanges) if each > last_stream_id]:
             exchange = self._exchanges[stream_id]
             # A peer that answers all the same is not to be taken for a confused one.
-            self._end_stream(exchange, ErrorCodes.CANCEL)
+            self._end_stream(exchange, CANCEL)
             if exchange.code:
                 self.owner.failed(exchange, "the server broke its answer off")
             else:
                 self.owner.again(exchange)
 
 
-_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    events.ResponseReceived: Connection._on_response,
-    events.DataReceived: Connection._on_data,
-    events.StreamEnded: Connection._on_end,
-    events.StreamReset: Connection._on_reset,
-    events.RemoteSettingsChanged: Connection._on_settings,
-    events.WindowUpdated: Connection._on_window,
-    events.ConnectionTerminated: Connection._on_goaway,
-}
+def _is_long(fields: list[Header], size: int) -> bool:
+    """Is this what Content-Length says, if it says something (RFC 9113 section 8.1.1)?"""
+    return all(value == b"%d" % size for name, value in fields if name == b"content-length")

@@ -8,6 +8,9 @@ from xmpppush.errors import DeliveryError, DeviceUnregistered, Refused, TryLater
 
 # What is no 2xx and not here is our mistake or the configuration's, and stays one: Refused.
 OUTCOMES: dict[int, type[DeliveryError]] = {
+    401: TryLater,  # nothing is wrong with the notification: it waits until somebody has put 'api_key' right
+    403: TryLater,
+    407: TryLater,
     408: TryLater,
     410: DeviceUnregistered,
     425: TryLater,

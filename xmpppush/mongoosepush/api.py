@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -52,6 +52,7 @@ class NotificationAPI:
 
     def __init__(self, providers: Sequence[IPushProvider], clock: IReactorTime) -> None:
         self._clock = clock
+        self._patience = _Patience(clock)
         self.times = SendTimes()
         self._providers: dict[str, IPushProvider] = {}
         for provider in providers:
@@ -96,28 +97,7 @@ class NotificationAPI:
         answer = getattr(answered, "result", None)
         if isinstance(answer, Answer):
             return answer
-        return self._limited(answered)
-
-    def _limited(self, answered: "Deferred[Answer]") -> "Deferred[Answer]":
-        """Give it up after `PROVIDER_TIMEOUT`; late, where we are late ourselves."""
-        clock, deadline = self._clock, self._clock.seconds() + PROVIDER_TIMEOUT
-
-        def over() -> None:
-            late = clock.seconds() - deadline
-            if late >= STALL and len(timers) == 1:
-                # The reactor stood still, and runs its timers before it reads the answers that came: what is
-                # given up now would be sent twice. The pool, which sees to that, comes first.
-                timers.append(clock.callLater(min(late, MAX_GRACE) + MAX_GRACE, over))
-            else:
-                answered.cancel()
-
-        def done(answer: Answer) -> Answer:
-            if timers[-1].active():
-                timers[-1].cancel()
-            return answer
-
-        timers = [clock.callLater(PROVIDER_TIMEOUT, over)]
-        return answered.addCallback(done)
+        return self._patience.limited(answered)
 
     def health(self) -> Answer:
         """``GET /healthcheck``."""
@@ -150,6 +130,50 @@ class NotificationAPI:
         if word == "internal_error":
             self._log.failure("a push provider failed unexpectedly", failure)
         return refusal(version, 500, word)
+
+
+class _Patience:
+    """Gives answers up after `PROVIDER_TIMEOUT`; later, where we are late ourselves."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # All have the same time, so one timer is enough: the oldest is always the next to run out of it.
+        self._deadlines: dict[Deferred[Answer], float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def limited(self, answered: "Deferred[Answer]") -> "Deferred[Answer]":
+        """This one, cancelled if it takes too long; one that copes with that by an answer."""
+        self._deadlines[answered] = self._clock.seconds() + PROVIDER_TIMEOUT
+        if self._timer is None:
+            self._timer = self._clock.callLater(PROVIDER_TIMEOUT, self._look)
+        return answered.addCallback(self._done, answered)
+
+    def _done(self, answer: Answer, answered: "Deferred[Answer]") -> Answer:
+        self._deadlines.pop(answered, None)
+        if not self._deadlines and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return answer
+
+    def _look(self) -> None:
+        self._timer = None
+        late = self._clock.seconds() - next(iter(self._deadlines.values()))
+        if late < STALL:
+            self._give_up()
+        else:
+            # The reactor stood still, and runs its timers before it reads the answers that came: what is
+            # given up now would be sent twice. The pool, which sees to that, comes first.
+            self._timer = self._clock.callLater(min(late, MAX_GRACE) + MAX_GRACE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        for answered in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+            if self._deadlines.pop(answered, None) is not None:
+                answered.cancel()
+        if self._deadlines and self._timer is None:
+            left = next(iter(self._deadlines.values())) - now
+            self._timer = self._clock.callLater(max(0.0, left), self._look)
 
 
 def _with_pools(provider: IPushProvider) -> IHasPools | None:

@@ -21,7 +21,7 @@ from xmpppush.http.responses import BufferedResponse, parse_retry_after
 from xmpppush.http.tls import client_tls
 from xmpppush.http2.client import AnswerCut, HTTP2Client, NoAnswer, QueueFull
 from xmpppush.http2.connection import ALPN
-from xmpppush.http2.framing import pack
+from xmpppush.http2.headers import pack
 from xmpppush.mongoosepush.apns_answers import MEANINGS, OTHER, error_of, read_reason
 from xmpppush.mongoosepush.apns_certificate import client_credentials, label_of, token_key, topic_of
 from xmpppush.mongoosepush.health import PoolHealth
@@ -140,7 +140,7 @@ class APNsPool:
     def push(self, device_id: str, request: Mapping[str, Any]) -> "Deferred[None]":
         try:
             path = path_of(device_id)
-            fields = apns_fields(request, self.default_topic, self._now())
+            fields = apns_fields(request, self.default_topic, self._now)
             body = _json(request)
             if len(body) > MAX_PAYLOAD and (fields[0] != _VOIP or len(body) > MAX_VOIP_PAYLOAD):
                 raise Refused("payload_too_large")

@@ -18,13 +18,13 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IPushProducer,
     IReactorTime,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from zope.interface import implementer
@@ -74,7 +74,7 @@ Handler = Callable[[HTTPRequest], "Answer | Deferred[Answer]"]
 
 
 @implementer(IPushProducer)
-class HTTPServerProtocol(Protocol, TimeoutMixin):
+class HTTPServerProtocol(Protocol):
     """
     One connection: kept alive, pipelined requests answered in order, one at a time.
 
@@ -102,6 +102,8 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         self._paused = False
         self._last_request = False
         self._closing = False
+        self._deadline = 0.0
+        self._timer: IDelayedCall | None = None
 
     # What Twisted calls.
 
@@ -110,11 +112,29 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
-        self.setTimeout(self.factory.timeout)
+        self._has(self.factory.timeout)
 
-    def callLater(self, period: float, func: Callable[[], None]) -> object:
-        """For TimeoutMixin: our clock instead of the reactor."""
-        return self.factory.clock.callLater(period, func)
+    def _has(self, seconds: float) -> None:
+        """The client's time begins anew. Where it ends later than before the timer stays, and looks then."""
+        clock = self.factory.clock
+        deadline = clock.seconds() + seconds
+        if self._timer is None or deadline < self._deadline:
+            self._stop_timer()
+            self._timer = clock.callLater(seconds, self._look)
+        self._deadline = deadline
+
+    def _look(self) -> None:
+        self._timer = None
+        left = self._deadline - self.factory.clock.seconds()
+        if left > 0:
+            self._timer = self.factory.clock.callLater(left, self._look)
+        else:
+            self.transport.abortConnection()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing or self._last_request:
@@ -144,13 +164,10 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
             if self._received - self._body_size > MAX_FRAMING and not self._closing:
                 self._refuse(413, "payload_too_large")
 
-    def timeoutConnection(self) -> None:
-        self.transport.abortConnection()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
         self._waiting.clear()
-        self.setTimeout(None)
+        self._stop_timer()
         self.factory.connection_lost(self)
 
     def pauseProducing(self) -> None:
@@ -169,7 +186,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
     # What httptools calls.
 
     def on_message_begin(self) -> None:
-        self.resetTimeout()
+        self._has(self.factory.timeout)
         self._url = b""
         self._headers = {}
         self._body = []
@@ -260,7 +277,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         if close:
             self.close()
         else:
-            self.resetTimeout()
+            self._has(self.factory.timeout)
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer, and wait a little for the client to close."""
@@ -286,7 +303,7 @@ class HTTPServerProtocol(Protocol, TimeoutMixin):
         if self._paused:
             # TLS ends with a word from the client, which has to be read.
             self.transport.resumeProducing()
-        self.setTimeout(LINGER)
+        self._has(LINGER)
 
     def _set_reading(self) -> None:
         paused = (self._answering and self._ahead) or self._unread_answers

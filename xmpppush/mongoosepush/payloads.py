@@ -6,7 +6,7 @@ The requests are those of v3 without ``service``, validated.
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -46,7 +46,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def apns_fields(
-    request: Request, default_topic: str = "", now: float | None = None
+    request: Request, default_topic: str = "", now: Callable[[], float] | None = None
 ) -> list[tuple[bytes, bytes]]:
     """
     The request headers of APNs that depend on the notification.
@@ -56,7 +56,7 @@ def apns_fields(
     others.
 
     Args:
-        now: Seconds since the epoch; ``None``: ``time_to_live`` is left out.
+        now: Tells seconds since the epoch; ``None``: ``time_to_live`` is left out.
 
     Raises:
         Refused: A value cannot be sent, or Apple would not take it.
@@ -88,13 +88,13 @@ def is_topic(text: str) -> bool:
     return len(text) <= MAX_TOPIC and _TOPIC.fullmatch(text) is not None
 
 
-def _expiration(request: Request, now: float | None) -> int | None:
+def _expiration(request: Request, now: Callable[[], float] | None) -> int | None:
     """When Apple gives up, in seconds since the epoch; 0: it tries once."""
     if "apns_expiration" in request:
         return int(request["apns_expiration"])
     if "time_to_live" in request and now is not None:
         seconds = int(request["time_to_live"])
-        return int(now) + seconds if seconds > 0 else 0
+        return int(now()) + seconds if seconds > 0 else 0
     return None
 
 
@@ -114,7 +114,9 @@ def push_type(request: Request, topic: str) -> tuple[bytes, bytes]:
         raise Refused("invalid_request") from None
 
 
-def apns_headers(request: Request, default_topic: str = "", now: float | None = None) -> dict[str, str]:
+def apns_headers(
+    request: Request, default_topic: str = "", now: Callable[[], float] | None = None
+) -> dict[str, str]:
     """`apns_fields` as text."""
     return {name.decode(): value.decode() for name, value in apns_fields(request, default_topic, now)}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from xmpppush.http2.framing import pack
+from xmpppush.http2.headers import pack
 
 RENEW_AFTER = 50 * 60.0
 MIN_LIFETIME = 20 * 60.0

@@ -166,7 +166,7 @@ def webpush(subscriptions: int, folder: Path, names: Sequence[str], **options: A
             "[mongoosepush:webpush:emulated]",
             f"vapid_key_file = {folder / 'vapid.pem'}",
             "subject = mailto:ops@example.org",
-            f"allowed_hosts = {emulator.endpoint.rpartition(':')[0]}",
+            f"allowed_hosts = {emulator.endpoint}",
             f"ca_file = {folder / 'ca.pem'}",
             *(f"; a device id: the content of {folder / name}" for name in made),
         ]
@@ -220,6 +220,7 @@ def run(
     )
     for line in lines:
         click.echo(line)
+    click.echo()  # whoever reads this in a script knows that it is all
     reactor.run()
 
 

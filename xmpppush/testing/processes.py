@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.request import urlopen
 
 from xmpppush import control
 from xmpppush.certificates import CertificateStore
@@ -175,3 +176,49 @@ class StandIn:
     def wait_for_requests(self, count: int) -> list[dict[str, Any]]:
         wait_for(f"{count} requests", lambda: len(self.requests()) >= count)
         return self.requests()
+
+
+class EmulatorProcess:
+    """
+    ``xmpppush emulate``; a context manager.
+
+    Attributes:
+        section: The configuration that it printed.
+        folder: Where its credentials are.
+    """
+
+    def __init__(self, folder: Path, service: str, *arguments: str) -> None:
+        self.folder = folder
+        command = [sys.executable, "-m", "xmpppush.commands", "emulate", service, "--port", "0"]
+        self._process = subprocess.Popen(
+            [*command, "--write-credentials", str(folder), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    def __enter__(self) -> "EmulatorProcess":
+        # It listens when the first line is there; all lines are one print after another.
+        self._control = self._line().rpartition("control on ")[2].strip()
+        self.section = "".join(iter(self._line, "\n"))
+        return self
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the emulator ended"
+        return line
+
+    def received(self) -> list[dict[str, Any]]:
+        """Notifications that came so far; what was asked for an access token is none."""
+        with urlopen(f"{self._control}/received", timeout=10) as answer:  # noqa: S310 - it printed http://
+            received = json.loads(answer.read())["received"]
+        return [each for each in received if not each["path"].endswith("/token")]
+
+    def wait_for_received(self, count: int) -> list[dict[str, Any]]:
+        wait_for(f"{count} notifications", lambda: len(self.received()) >= count)
+        return self.received()
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate(timeout=10)
