@@ -60,7 +60,8 @@ class World:
         self.clock = Clock()
         self.router = Router()
         self.host = self.router.routes["chat.test"] = Host()
-        self.components = AttachedComponents(self.router, self.clock)
+        self.gone, self.back = [], []
+        self.components = AttachedComponents(self.router, self.clock, self.gone.append, self.back.append)
         self.unacknowledged = {}
         self.factory = ComponentFactory(
             ListenSection(
@@ -407,7 +408,9 @@ def test_gone_and_back(world, events):
     peer = world.attach()
     peer.lose_connection()
     assert world.components.addresses == {"irc.test": "", MUC: ""}
+    assert (world.back, world.gone) == ([MUC], [MUC])
     world.attach()
+    assert world.back == [MUC, MUC]
     assert world.components.addresses[MUC] == "192.0.2.1"
     assert len([line for line in lines(events) if "is gone" in line]) == 1
 

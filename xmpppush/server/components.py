@@ -60,8 +60,16 @@ class AttachedDomain:
 
     _log = Logger()
 
-    def __init__(self, domain: str, router: Router, clock: Any) -> None:
+    def __init__(
+        self,
+        domain: str,
+        router: Router,
+        clock: Any,
+        gone: Callable[[str], object],
+        back: Callable[[str], object],
+    ) -> None:
         self.domain = domain
+        self._gone, self._back = gone, back
         self.connection: ComponentConnection | None = None
         self._router = router
         self._clock = clock
@@ -77,11 +85,8 @@ class AttachedDomain:
         if self.connection is not None:
             self.connection.send(stanza)
             return
-        if stanza.attributes.get("type") in ("result", "error", "unavailable"):
-            return
-        reply = error_reply(stanza, AppServerUnreachable("the component is not connected"))
-        if reply is not None:
-            self._router.route(reply)
+        if stanza.attributes.get("type") != "unavailable":
+            self._router.bounce(stanza, AppServerUnreachable("the component is not connected"))
 
     def claim(self, connection: "ComponentConnection") -> None:
         """
@@ -130,6 +135,7 @@ class AttachedDomain:
             address=connection.address,
             reason=connection.reason or "the stream was closed",
         )
+        self._gone(self.domain)
         if self._newcomer is not None:
             self._attach(self._newcomer)
 
@@ -141,19 +147,27 @@ class AttachedDomain:
             "component {domain} is attached, from {address}", domain=self.domain, address=connection.address
         )
         connection.admitted(self)
+        self._back(self.domain)
 
 
 class AttachedComponents:
     """
     All domains that components may attach as.
 
+    Args:
+        gone: Called with a domain whose component went, and with it whatever it was about to answer.
+        back: Called with a domain whose component came.
+
     Attributes:
         router: Gets a route for each of them, whether its component is there or not: a stanza for it must
             not go looking for the domain elsewhere.
     """
 
-    def __init__(self, router: Router, clock: Any) -> None:
+    def __init__(
+        self, router: Router, clock: Any, gone: Callable[[str], object], back: Callable[[str], object]
+    ) -> None:
         self.router = router
+        self._gone, self._back = gone, back
         self._clock = clock
         self._domains: dict[str, AttachedDomain] = {}
 
@@ -161,9 +175,15 @@ class AttachedComponents:
         """The domain of that name, made if it is new."""
         domain = self._domains.get(name)
         if domain is None:
-            domain = self._domains[name] = AttachedDomain(name, self.router, self._clock)
+            domain = self._domains[name] = AttachedDomain(
+                name, self.router, self._clock, self._gone, self._back
+            )
             self.router.routes[name] = domain
         return domain
+
+    def __contains__(self, name: str) -> bool:
+        """May a component attach as this domain?"""
+        return name in self._domains
 
     @property
     def names(self) -> list[str]:

@@ -29,6 +29,7 @@ from xmpppush.model import Delivery, OfflineMessage
 from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.server.handlers import DomainHandlers
 from xmpppush.server.offline import Held, OfflineMessages, delayed
+from xmpppush.server.requests import Requests
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.rules import (
@@ -48,6 +49,7 @@ from xmpppush.xep.xml import relayed_xml
 MAX_REMEMBERED = 10_000  # sessions that are over
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
 
+_ANSWERS = ("result", "error")
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,3}")
 
 
@@ -61,6 +63,7 @@ class XMPPServer(Service):
         offline_limit: ``[limits] offline_messages_per_user``.
         ack_timeout: ``[c2s] ack_timeout``: so long a client that lost its session has to come back before
             there is a push for what that left behind.
+        requests: Of the served domains, ``None`` where they make none.
     """
 
     _log = Logger()
@@ -77,6 +80,7 @@ class XMPPServer(Service):
         clock: IReactorTime,
         offline_limit: int = 1000,
         ack_timeout: float = 60.0,
+        requests: Requests | None = None,
     ) -> None:
         self.setName("sessions")
         self.domains = frozenset(domains)
@@ -89,6 +93,7 @@ class XMPPServer(Service):
         self._clock = clock
         self._offline_limit = offline_limit
         self._ack_timeout = ack_timeout
+        self._requests = requests
         self._stopping = False
         self._recovery: Any = None
         self._handed = HandedMessages(messages, resources, push, clock)
@@ -241,6 +246,9 @@ class XMPPServer(Service):
 
     def _iq(self, stanza: Element, to: JID) -> None:
         if to.resource is None or to.user is None:
+            if to.user is None and self._requests is not None and stanza.attributes.get("type") in _ANSWERS:
+                self._requests.answered(stanza)
+                return
             self._handlers.handle(stanza)
             return
         session = self.resources.get(to.userhost(), to.resource)
