@@ -301,6 +301,19 @@ def test_written_out_namespace(world):
     assert relayed_xml(got) == f"<message from='{MUC}' to='alice@chat.test'><body>hi</body></message>"
 
 
+def test_children_of_jabber_client(world):
+    """slixmpp writes a body in the clients' namespace; it is the message's body, what is forwarded is not."""
+    peer = world.attach()
+    peer.send(
+        f"<message from='{MUC}' to='alice@chat.test'><body xmlns='jabber:client'>hi</body>"
+        "<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client'/></forwarded></message>"
+    )
+    (got,) = world.host.stanzas
+    assert str(got.body) == "hi"
+    assert got.body.uri is None
+    assert got.forwarded.firstChildElement().uri == "jabber:client"
+
+
 @pytest.mark.parametrize(
     ("xml", "condition"),
     [

@@ -36,7 +36,7 @@ from xmpppush.server.rules import check_iq
 from xmpppush.server.stream import BACKLOG, RATE, XMPPStream, stop_timer
 from xmpppush.server.throttle import Allowance
 from xmpppush.xep.conditions import error_reply
-from xmpppush.xep.namespaces import COMPONENT, STREAMS
+from xmpppush.xep.namespaces import CLIENT, COMPONENT, STREAMS
 
 BURST = 10  # seconds' worth of stanzas that may come at once
 READ_SIZE = 16 * 1024
@@ -210,10 +210,12 @@ class ComponentConnection(XMPPStream):
 
     Attributes:
         attached: The domain that it is, ``None`` before its handshake was taken.
+        wanted: The domain that it says it is.
         reason: Why it ended, as far as it is known.
     """
 
     namespace = COMPONENT
+    wanted = ""
     attached: AttachedDomain | None = None
     reason = ""
 
@@ -306,9 +308,10 @@ class ComponentConnection(XMPPStream):
         to = header.attributes.get("to")
         if not to:
             raise StreamFault("improper-addressing", "'to' is the domain of the component")
+        self.wanted = to if to.isprintable() else ""
         domain = self._domain_of(to)
         if domain is None:
-            raise StreamFault("host-unknown")
+            raise StreamFault("host-unknown", "no secret is configured for that domain")
         self.domain = domain
         self._send_header("")
 
@@ -378,6 +381,9 @@ class ComponentConnection(XMPPStream):
             host = None
         if host != self.domain:
             raise StreamFault("invalid-from")
+        for child in stanza.children:
+            if type(child) is not str and child.uri == CLIENT:
+                make_own(child)
         raw = stanza.__dict__.get("raw")
         if raw is not None and b"jabber:component:" in raw:
             # As it is written it would be of another namespace for whoever gets it.
@@ -490,14 +496,15 @@ class ComponentFactory(ServerFactory):
 
     def refused(self, connection: ComponentConnection, fault: StreamFault) -> None:
         """A connection did not get as far: one line for a reason, until it works."""
-        what = (connection.domain, fault.condition)
+        domain = connection.domain or connection.wanted[:253]
+        what = (domain, fault.condition)
         if what in self._said or len(self._said) >= MAX_SAID:
             return
         self._said.add(what)
         self._log.warn(
             "[listen:{name}] component {domain} at {address} refused: {reason}",
             name=self.listen.name,
-            domain=connection.domain or "of an unknown domain",
+            domain=domain or "without a name",
             address=connection.address,
             reason=str(fault),
         )
@@ -537,6 +544,18 @@ class ComponentFactory(ServerFactory):
         stop_timer(self._stop_timer)
         if self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)
+
+
+def make_own(element: Element) -> None:
+    """
+    An element of ``jabber:client`` in a component's stanza: one of the stanza's own namespace, that is.
+
+    slixmpp writes bodies and errors so, and both are meant.
+    """
+    element.uri = element.defaultUri = None
+    for child in element.children:
+        if type(child) is not str and child.uri == CLIENT:
+            make_own(child)
 
 
 def octets_unacknowledged(transport: Any) -> int:
