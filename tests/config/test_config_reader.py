@@ -271,6 +271,7 @@ def test_secrets_are_nowhere(problems, read, tmp_path):
         ("c2s", "tls = none", "none"),
         ("s2s", "", "required"),
         ("component", "secret.a.example = x", "none"),
+        ("component", "secret.a.example = x\ntls = required", "direct"),
         ("websocket", "", "direct"),
         ("websocket", "tls = required", "direct"),
         ("http", "", "direct"),
@@ -318,6 +319,22 @@ def test_ssl_endpoint_is_direct_tls(read, problems):
             "[listen:component]\nendpoint = tcp:1\nsecret.localhost = x",
             "[listen:component] secret.localhost: this server serves that domain itself",
         ),
+        (
+            "[listen:component]\nendpoint = tcp:1\nsecret.a.example = x\ntls = optional",
+            "[listen:component] tls: 'optional' needs STARTTLS, which XEP-0114 does not have",
+        ),
+        (
+            "[listen:component]\nendpoint = tcp:1\nsecret.a.example = x\n"
+            "[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x",
+            "[listen:component] secret.a.example: this process is that component itself, at another server",
+        ),
+        (
+            "[listen:component]\nendpoint = tcp:1\nsecret.a.example = x\n"
+            "[mod_push]\nvirtual_pubsub_hosts = a.example",
+            "[mod_push] virtual_pubsub_hosts: 'a.example' is served by itself already",
+        ),
+        ("[listen:component]\nendpoint = tcp:1\nsecret.a.example =", "[listen:component] secret.a.example: "),
+        ("[listen:component]\nendpoint = tcp:1\nsecret = x", "[listen:component] secret: "),
         (
             "[listen:c2s]\nendpoint = tcp:1\nmax_stanza_size = 4KiB",
             "[listen:c2s] max_stanza_size: '4KiB' is out of range; from 10000 to 64MiB is allowed",
@@ -470,6 +487,22 @@ def test_problem(problems, text, problem):
 def test_notices(read, text, notices):
     """What has no effect yet is said in a line for each section or key."""
     assert list(read(text).notices) == [f"{notice} has no effect in this version" for notice in notices]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "tls", "is_said"),
+    [
+        ("tcp:1", "none", True),
+        ("tcp:1:interface=192.0.2.1", "none", True),
+        ("tcp:1", "direct", False),
+        ("tcp:1:interface=127.0.0.1", "none", False),
+        ("unix:x", "none", False),
+    ],
+)
+def test_components_in_clear_text(read, endpoint, tls, is_said):
+    """Components that come from other machines without TLS are worth a line at start."""
+    notices = read(f"[listen:component]\nendpoint = {endpoint}\ntls = {tls}\nsecret.a.example = x").notices
+    assert [notice.partition(" and")[0] for notice in notices] == ["[listen:component] has no TLS"] * is_said
 
 
 def test_push_plugins(read, problems):
