@@ -35,7 +35,7 @@ from xmpppush.server.router import Router
 from xmpppush.server.rules import check_iq
 from xmpppush.server.stream import BACKLOG, RATE, XMPPStream, stop_timer
 from xmpppush.server.throttle import Allowance
-from xmpppush.xep.conditions import error_reply
+from xmpppush.xep.conditions import bounced, error_reply
 from xmpppush.xep.namespaces import CLIENT, COMPONENT, STREAMS
 
 BURST = 10  # seconds' worth of stanzas that may come at once
@@ -86,7 +86,9 @@ class AttachedDomain:
             self.connection.send(stanza)
             return
         if stanza.attributes.get("type") != "unavailable":
-            self._router.bounce(stanza, AppServerUnreachable("the component is not connected"))
+            reply = bounced(stanza, AppServerUnreachable("the component is not connected"))
+            if reply is not None:
+                self._router.route(reply)
 
     def claim(self, connection: "ComponentConnection") -> None:
         """

@@ -12,6 +12,7 @@ from xmpppush.errors import AppServerUnreachable, BadStanza
 from xmpppush.jids import parse_jid
 from xmpppush.server.router import Router
 from xmpppush.server.stream import stop_timer
+from xmpppush.xep.conditions import is_bounce
 
 ANSWER_TIMEOUT = 30.0  # seconds
 
@@ -61,7 +62,7 @@ class Requests:
             self._settle(id, stanza)
             return True
         error = error_in(stanza)
-        if getattr(stanza, "bounced", False):
+        if is_bounce(stanza):
             self._settle(id, AppServerUnreachable(str(error.text or error.condition)))
         else:
             self._settle(id, error)

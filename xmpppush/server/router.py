@@ -12,7 +12,7 @@ from xmpppush._wokkel import Router as WokkelRouter
 from xmpppush.errors import BadStanza
 from xmpppush.interfaces import IRouter
 from xmpppush.jids import parse_jid
-from xmpppush.xep.conditions import error_reply
+from xmpppush.xep.conditions import bounced
 
 
 @implementer(IRouter)
@@ -47,20 +47,11 @@ class Router(WokkelRouter):
         if destination is not None:
             stored = destination.send(stanza)
             return stored if isinstance(stored, Deferred) else None  # a pipe of wokkel's tells a bool
-        self.bounce(stanza, StanzaError("remote-server-not-found"))
+        if stanza.attributes.get("type") not in ("result", "error"):
+            reply = bounced(stanza, StanzaError("remote-server-not-found"))
+            if reply is not None:
+                self.route(reply)
         return None
-
-    def bounce(self, stanza: Element, error: Exception) -> None:
-        """
-        Give a stanza that cannot get where it is meant to back to its sender.
-
-        The answer has ``bounced`` set: for requests of our own it makes a difference that nobody but we
-        ourselves found a fault (PEERS.md section 5).
-        """
-        reply = error_reply(stanza, error)
-        if reply is not None:
-            reply.bounced = True  # type: ignore[attr-defined]
-            self.route(reply)
 
     def _uplink_of(self, stanza: Element) -> Any:
         try:
