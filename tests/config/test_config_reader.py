@@ -489,6 +489,15 @@ def test_notices(read, text, notices):
     assert list(read(text).notices) == [f"{notice} has no effect in this version" for notice in notices]
 
 
+def test_a_component_alone(read):
+    """Without a domain, an app server or another component there is nothing for it."""
+    listener = "[listen:component]\nendpoint = tcp:1:interface=127.0.0.1\nsecret.a.example = x\n"
+    (notice,) = read(f"[server]\ndomains =\n{listener}").notices
+    assert notice == "[listen:component] has no effect: there is nobody here to talk to but the component"
+    assert not read(f"[server]\ndomains =\n{listener}secret.b.example = x").notices
+    assert not read(listener).notices
+
+
 @pytest.mark.parametrize(
     ("endpoint", "tls", "is_said"),
     [

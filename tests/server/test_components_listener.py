@@ -1,7 +1,10 @@
 """XEP-0114 from the server's side: components that attach, and those that must not."""
 
 import hashlib
+import socket
+from contextlib import suppress
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -15,6 +18,7 @@ from xmpppush.server.components import (
     STOP_TIMEOUT,
     AttachedComponents,
     ComponentFactory,
+    octets_unacknowledged,
 )
 from xmpppush.server.parser import BEFORE_AUTHENTICATION, stanza_of
 from xmpppush.server.router import Router
@@ -596,3 +600,21 @@ def test_stream_error_of_the_component(world, events):
     assert peer.stream_error() is None
     assert peer.ended
     assert [line for line in lines(events) if "it says system-shutdown" in line]
+
+
+def test_what_is_not_acknowledged():
+    """The system tells of a TCP connection; of what has no socket nobody can tell."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as ours, server.accept()[0] as theirs:
+            transport = SimpleNamespace(getHandle=lambda: ours)
+            assert octets_unacknowledged(transport) == 0
+            ours.setblocking(False)
+            sent = 0
+            with suppress(BlockingIOError):
+                while True:
+                    sent += ours.send(bytes(65536))
+            assert 0 < octets_unacknowledged(transport) <= sent
+            assert octets_unacknowledged(SimpleNamespace(transport=transport)) > 0
+            theirs.close()
+        assert octets_unacknowledged(transport) == 0
+    assert octets_unacknowledged(MemoryTransport()) == 0

@@ -33,7 +33,14 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     for section in given:
         if section in idle or section in SECTIONS_TO_COME or section.startswith(SECTION_HEADS_TO_COME):
             yield f"[{section}]", NO_EFFECT
+    attached = {domain for listener in config.listeners for domain in listener.secrets}
+    is_alone = not config.server.domains and (config.mod_pubsub is None or config.bridge is None)
     for listener in config.listeners:
+        if listener.type == "component" and is_alone and len(attached) < 2:
+            yield (
+                f"[listen:{listener.name}]",
+                "has no effect: there is nobody here to talk to but the component",
+            )
         if listener.type == "component" and listener.tls == "none" and is_exposed(listener.endpoint):
             yield (
                 f"[listen:{listener.name}]",

@@ -565,6 +565,6 @@ def octets_unacknowledged(transport: Any) -> int:
     try:
         handle = getattr(transport, "transport", transport).getHandle()  # below direct TLS
         answer = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, bytes(4))
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, ValueError):
         return 0
     return int.from_bytes(answer, sys.byteorder)
