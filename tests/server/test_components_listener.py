@@ -374,6 +374,19 @@ def test_large_stanza(world):
     assert [to_xml(stanza) for stanza in world.host.stanzas] == [HELLO]
 
 
+@pytest.mark.parametrize(("piece", "most"), [("x" * 1000, 20), (">", 1000)])
+def test_a_tag_without_an_end(world, piece, most):
+    """Memory and time for one are bounded, however it comes."""
+    peer = world.attach()
+    peer.send(f"<message from='{MUC}' to='")
+    pieces = 0
+    while not peer.protocol.closed and pieces <= most:
+        peer.send(piece)
+        pieces += 1
+    assert pieces <= most
+    assert peer.stream_error() in ("policy-violation", "not-well-formed")
+
+
 def test_many_names(world):
     """All the different names that a gateway's users think of do not add up."""
     peer = world.attach()

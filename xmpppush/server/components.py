@@ -40,6 +40,7 @@ from xmpppush.xep.namespaces import CLIENT, COMPONENT, STREAMS
 
 BURST = 10  # seconds' worth of stanzas that may come at once
 READ_SIZE = 16 * 1024
+RESCANS = 32  # times the stanza size that expat may look at the same unfinished tag again
 MAX_STRANGERS = 100  # connections of one listener before their handshake
 STOP_TIMEOUT = 3.0  # seconds for all components to say goodbye
 # How long a component that is there already has to show a sign of life when another one comes, in seconds.
@@ -225,6 +226,7 @@ class ComponentConnection(XMPPStream):
     _id = ""
     _strange = 0
     _received = 0
+    _reread = 0
     _claimed: AttachedDomain | None = None
     _timeout: Any = None
     _rate_timer: Any = None
@@ -411,6 +413,13 @@ class ComponentConnection(XMPPStream):
     def segmentReceived(self) -> None:
         parser: Any = self._parser
         if self.closed:
+            return
+        unread = parser.unread
+        self._reread = self._reread + unread if unread else 0
+        size = self._factory.listen.max_stanza_size
+        if unread > size or self._reread > RESCANS * size:
+            # No stanza that could be answered, so it is the component's own doing.
+            self.refuse(StreamFault("policy-violation", "a tag that is too large, or in too many pieces"))
             return
         if parser.is_worn:
             self._parser = parser.renewed()
