@@ -362,13 +362,8 @@ class IMessageStore(Interface):
     def postpone(delivery: Delivery) -> "Deferred[None]":
         """Keep its ``attempts`` and ``next_try``."""
 
-    def queued(after: int, limit: int, elsewhere: bool = False) -> "Deferred[tuple[Delivery, ...]]":
-        """
-        Deliveries with a row number above ``after``, in its order, ``limit`` at the most.
-
-        Args:
-            elsewhere: Those for app servers elsewhere, else those for the push service.
-        """
+    def queued(after: int, limit: int) -> "Deferred[tuple[Delivery, ...]]":
+        """Deliveries with a row number above ``after``, in its order, ``limit`` at the most."""
 
     def queued_count() -> "Deferred[int]":
         """How many deliveries wait."""
@@ -644,19 +639,6 @@ class IPubSub(Interface):
 
     def answer_waiting() -> None:
         """Answer all that were offered and are on disk: their first try is not waited for any longer."""
-
-
-class IElsewhere(Interface):
-    """App servers in other processes, as mod_push publishes to them: queued on disk, tried until it works."""
-
-    def reaches(pubsub: str) -> bool:
-        """Is there a way to this JID, other than within this process?"""
-
-    def prepare(publish: Publish, created: float) -> Delivery:
-        """The request for this notification; its ``service`` begins with `ELSEWHERE`."""
-
-    def enqueue(delivery: Delivery, first: "Callable[[PushError | None], None] | None" = None) -> None:
-        """As `IPushService.enqueue`."""
 
 
 class IAppDevices(Interface):

@@ -245,10 +245,6 @@ class Publish:
     route: Route | None = None
 
 
-ELSEWHERE = "xmpp@"
-"""What `Delivery.service` begins with where the app server is elsewhere; its domain follows."""
-
-
 @quick
 class Delivery:
     """
@@ -257,11 +253,9 @@ class Delivery:
     Attributes:
         id: Number of its row, ``0`` before it is stored.
         account, pubsub, node: As in `Publish`.
-        service: ``fcm``, ``apns`` or whatever the registration named; ``fcm@NAME`` of an ``[app:NAME]``;
-            ``xmpp@DOMAIN`` where it is published to an app server elsewhere.
-        path: Request path with version and percent-encoded device id (a secret). Elsewhere: what tells this
-            registration from others.
-        body: The JSON, UTF-8. Elsewhere: the content of the iq, XML.
+        service: ``fcm``, ``apns`` or whatever the registration named; ``fcm@NAME`` of an ``[app:NAME]``.
+        path: Request path with version and percent-encoded device id (a secret).
+        body: The JSON, UTF-8.
         created: Seconds since the epoch when the message was accepted.
         attempts: How many tries failed so far.
         next_try: Seconds since the epoch, ``0.0``: at once.
@@ -279,6 +273,10 @@ class Delivery:
     attempts: int = 0
     next_try: float = 0.0
     trace: str = ""
+
+
+REMOTE = "xmpp@"
+"""What `Delivery.service` begins with where an app server elsewhere is to get it; its host follows."""
 
 
 @quick

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from xmpppush.model import ELSEWHERE, TraceNote
+from xmpppush.model import REMOTE, TraceNote
 from xmpppush.trace import REASONS, STAGES, Decision, Stage
 
 UNDER_WAY = (Decision.ACCEPTED, Decision.BATCHED, Decision.POSTPONED)
@@ -132,7 +132,9 @@ def is_under_way(story: Story) -> bool:
 def sentence(note: TraceNote) -> str:
     """What a note says, without time and node."""
     reason = REASONS.get(note.reason, note.reason)
-    attempt, service = note.fields.get("attempt", 0), _receiver(note)
+    attempt, service = note.fields.get("attempt", 0), note.fields.get("service", "the push service")
+    if note.decision == Decision.DELIVERED and service.startswith(REMOTE):
+        return f"published to app server {service.removeprefix(REMOTE)}, try {attempt}"
     if note.decision == Decision.DELIVERED:
         return f"delivered to {service}, try {attempt}: {reason}"
     if note.decision == Decision.POSTPONED:
@@ -166,20 +168,12 @@ def _why(note: TraceNote) -> str:
     if note.decision == Decision.COLLAPSED:
         return sentence(note).removeprefix("collapsed: ")
     if note.decision in (Decision.REFUSED, Decision.UNREGISTERED):
-        return f"{_receiver(note, 'the push service')} answered {reason}"
+        return f"the push service answered {reason}"
     if note.decision == Decision.NOT_PUBLISHED:
         return f"the app server did not take it: {reason}"
     if note.decision == Decision.SUSPENDED:
         return f"the registration is {sentence(note)}"
     return reason or note.decision
-
-
-def _receiver(note: TraceNote, otherwise: str = "") -> str:
-    """Who was to take it."""
-    service = str(note.fields.get("service", "the push service"))
-    if service.startswith(ELSEWHERE):
-        return f"app server {service.removeprefix(ELSEWHERE)}"
-    return otherwise or service
 
 
 def _stage(note: TraceNote) -> str:

@@ -59,7 +59,6 @@ def test_what_is_commented_out_is_right_too(tmp_path):
     config = load(etc / "server.ini", {})
     assert config.s2s.static == {"mypubsub.com": "127.0.0.1:5270"}
     assert [notice.partition(" has no effect")[0] for notice in config.notices] == [
-        "[listen:component]",
         "[listen:websocket]",
         "[mongoosepush:sandbox] services 'fcm'",
         "[mongoosepush:sandbox] services 'apns'",

@@ -162,7 +162,7 @@ def check(stage, push_service):
     assert "The last one" in json.dumps(requests[1]["json"])
     trace = stage.trace()
     assert trace.count("pushed to 1 device") == 2
-    assert "delivered to app server pubsub.mypubsub.com" in trace
+    assert "published to app server pubsub.mypubsub.com" in trace
     assert "your_pns_device_token" not in trace
     for server in (stage.chat, stage.pubsub):
         assert "your_pns_device_token" not in server.log.read_text()

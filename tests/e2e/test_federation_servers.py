@@ -191,7 +191,7 @@ def test_our_user_pushes_by_their_app_server(tmp_path, kind):
         await asyncio.to_thread(
             wait_for,
             "it is published",
-            lambda: "took it" in stage.ours.command("push", "trace", f"alice@{OURS}"),
+            lambda: "published to app server" in stage.ours.command("push", "trace", f"alice@{OURS}"),
         )
         items = await juliet.ask(ITEMS.format(pubsub=pubsub, node=node))
         found = json.dumps([text for element in items.iter() for text in (element.text,) if text])

@@ -1,75 +1,124 @@
-"""Requests of the server itself, and their answers."""
+"""Requests of the server's own, and what may count as their answer."""
 
 import pytest
 from twisted.internet.task import Clock
 from twisted.words.protocols.jabber.error import StanzaError
+from twisted.words.xish.domish import Element
 
-from xmpppush.errors import TryLater, Unreachable
-from xmpppush.server.requests import Requests
-from xmpppush.testing.s2s import RecordingRouter
-from xmpppush.testing.sessions import stanza_of
-from xmpppush.xep.conditions import bounced, error_reply
+from xmpppush.errors import AppServerUnreachable
+from xmpppush.server.parser import stanza_of
+from xmpppush.server.requests import ANSWER_TIMEOUT, Requests, error_in
+from xmpppush.server.router import Router
 
-IQ = "<iq type='set' from='mychat.com' to='pubsub.mypubsub.com'><q xmlns='x'/></iq>"
+STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
 
 class World:
+    """A served domain with requests, and a host that gets them."""
+
     def __init__(self):
-        self.clock, self.router = Clock(), RecordingRouter()
-        self.requests = Requests(self.router, self.clock, lambda size: b"\x01" * size)
-        self.outcomes = []
-        self.requests.ask(stanza_of(IQ)).addBoth(self.outcomes.append)
-        (self.iq,) = self.router.routed
+        self.clock = Clock()
+        self.router = Router()
+        self.router.routes["chat.test"] = self
+        self.got = []
+        self.router.routes["pubsub.test"] = type(
+            "Host", (), {"send": lambda _, stanza: self.got.append(stanza)}
+        )()
+        numbers = iter(range(100))
+        self.requests = Requests(self.router, self.clock, lambda size: next(numbers).to_bytes(size))
+        self.left = []
 
-    def answer(self, kind="result", sender="pubsub.mypubsub.com", number=None):
-        number = number or self.iq["id"]
-        xml = f"<iq type='{kind}' id='{number}' from='{sender}' to='mychat.com'/>"
-        return self.requests.answered(stanza_of(xml))
+    def send(self, stanza):
+        """As the XMPP server does with answers."""
+        if not self.requests.answered(stanza):
+            self.left.append(stanza)
+
+    def ask(self, to="pubsub.test"):
+        iq = Element((None, "iq"), attribs={"type": "set", "from": "chat.test", "to": to})
+        outcome = []
+        self.requests.ask(iq).addBoth(outcome.append)
+        return outcome
+
+    def answer(self, xml):
+        self.router.route(stanza_of(xml.replace("ID", self.got[-1]["id"])))
 
 
-@pytest.mark.parametrize("kind", ["result", "error"])
-def test_an_answer(kind):
-    """A result or an error of whom was asked, once."""
-    world = World()
-    assert world.answer(kind)
-    assert world.outcomes[0]["type"] == kind
-    assert not world.answer(kind)
-    assert world.clock.getDelayedCalls() == []
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_result(world):
+    """The result of who was asked is the answer, once, and nothing is left ticking."""
+    outcome = world.ask()
+    world.answer("<iq type='result' id='ID' from='pubsub.test' to='chat.test'/>")
+    assert outcome[0]["type"] == "result"
+    world.answer("<iq type='result' id='ID' from='pubsub.test' to='chat.test'/>")
+    assert len(world.left) == 1
+    assert not world.clock.getDelayedCalls()
+
+
+def test_error(world):
+    """An error of who was asked is a stanza error."""
+    outcome = world.ask()
+    world.answer(
+        "<iq type='error' id='ID' from='pubsub.test' to='chat.test'>"
+        f"<error type='auth'><forbidden xmlns='{STANZAS}'/><text xmlns='{STANZAS}'>no</text></error></iq>"
+    )
+    error = outcome[0].value
+    assert isinstance(error, StanzaError)
+    assert (error.condition, error.type, error.text) == ("forbidden", "auth", "no")
+
+
+@pytest.mark.parametrize("sender", ["other.test", "x@pubsub.test", "@", ""])
+def test_answers_of_others(world, sender):
+    """Whoever guesses an id is still not who was asked."""
+    outcome = world.ask()
+    world.answer(f"<iq type='result' id='ID' from='{sender}' to='chat.test'/>")
+    assert outcome == []
+    assert len(world.left) == 1
+
+
+def test_no_way(world):
+    """What our own router has no way for is no answer of theirs."""
+    outcome = world.ask("nowhere.test")
+    assert outcome[0].check(AppServerUnreachable)
+    assert not world.clock.getDelayedCalls()
+
+
+def test_silence(world):
+    """Nobody is waited for for ever."""
+    outcome = world.ask()
+    world.clock.advance(ANSWER_TIMEOUT)
+    assert outcome[0].check(AppServerUnreachable)
+
+
+def test_gone(world):
+    """With a component its answers go."""
+    one, other = world.ask(), world.ask("x@pubsub.test/y")
+    world.requests.gone("chat.test")
+    assert one == other == []
+    world.requests.gone("pubsub.test")
+    assert one[0].check(AppServerUnreachable)
+    assert other[0].check(AppServerUnreachable)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("xml", "expected"),
     [
-        {"sender": "evil.example"},
-        {"sender": "a@pubsub.mypubsub.com"},
-        {"sender": "@"},
-        {"number": "0"},
+        ("", ("undefined-condition", "cancel")),
+        ("<error/>", ("undefined-condition", "cancel")),
+        ("<error type='strange'/>", ("undefined-condition", "cancel")),
+        (f"<error type='wait'><strange xmlns='{STANZAS}'/></error>", ("undefined-condition", "wait")),
+        (f"<error><item-not-found xmlns='{STANZAS}'/></error>", ("item-not-found", "cancel")),
+        (
+            f"<error><text xmlns='{STANZAS}'>x</text><conflict xmlns='{STANZAS}'/></error>",
+            ("conflict", "cancel"),
+        ),
+        (f"<error type='wait'><gone xmlns='{STANZAS}'>xmpp:x</gone></error>", ("gone", "wait")),
     ],
 )
-def test_answers_of_others(wrong):
-    """Who was not asked cannot answer (RFC 6120 section 8.1.3)."""
-    world = World()
-    assert not world.answer(**wrong)
-    assert world.outcomes == []
-    assert len(world.requests) == 1
-
-
-def test_no_answer():
-    """Is given up after a while."""
-    world = World()
-    world.clock.advance(30)
-    assert world.outcomes[0].check(TryLater)
-    assert not world.answer()
-    assert len(world.requests) == 0
-
-
-def test_what_comes_back_is_no_answer():
-    """An error that we made on the way is told from the same one of theirs."""
-    error = StanzaError("remote-server-not-found")
-    world = World()
-    assert world.requests.answered(bounced(world.iq, error, "DNS: not in DNS"))
-    assert world.outcomes[0].check(Unreachable)
-    assert world.outcomes[0].value.reason == "DNS: not in DNS"
-    world = World()
-    assert world.requests.answered(error_reply(world.iq, error))
-    assert world.outcomes[0]["type"] == "error"
+def test_errors_as_they_come(xml, expected):
+    """Whatever stands in an error, something is made of it."""
+    error = error_in(stanza_of(f"<iq type='error'>{xml}</iq>"))
+    assert (error.condition, error.type or "cancel") == expected

@@ -54,11 +54,11 @@ class Figures:
         enddates: Name of a certificate to when it expires.
         checks: What ``/health`` says.
         publishes: Domain of a component to answer (``result`` or an error) to how many.
-        elsewhere: Of what is published to app servers elsewhere, by outcome.
         streams: With other servers, by direction.
         federated: Stanzas of these, as ``traffic``.
         federated_queued: Stanzas that wait for a stream.
         returned: Stanzas that could not be sent, by condition.
+        attached: Domain of somebody else's component to whether it is attached.
         collectors: Of parts that know Prometheus themselves.
     """
 
@@ -73,11 +73,11 @@ class Figures:
     enddates: Callable[[], Mapping[str, datetime]] = _none
     checks: Callable[[], Iterable[Check]] = tuple
     publishes: Mapping[str, Mapping[str, int]] = Factory(dict)
-    elsewhere: Callable[[], Mapping[str, int]] = _none
     streams: Callable[[], Mapping[str, int]] = _none
     federated: Callable[[], Mapping[tuple[str, ...], int]] = _none
     federated_queued: Callable[[], int] | None = None
     returned: Mapping[str, int] = Factory(dict)
+    attached: Callable[[], Mapping[str, bool]] = _none
     collectors: Iterable[Collector] = ()
 
 
@@ -120,6 +120,12 @@ class _Reader(Collector):
             {(decision,): number for decision, number in figures.decisions.items()},
             "decision",
         )
+        yield _gauge(
+            "xmpppush_component_attached",
+            "1 if this component of a [listen:NAME] is attached, 0 if it is not.",
+            {(domain,): int(is_there) for domain, is_there in figures.attached().items()},
+            "component",
+        )
         yield _counter(
             "xmpppush_component_publishes",
             "Notifications that other XMPP servers published, by component and our answer.",
@@ -154,12 +160,6 @@ class _Reader(Collector):
             "Stanzas for other servers that went back to their sender, by condition.",
             {(condition,): number for condition, number in figures.returned.items()},
             "condition",
-        )
-        yield _counter(
-            "xmpppush_publishes",
-            "Notifications published to app servers elsewhere, by outcome; postponed counts tries.",
-            {(outcome,): number for outcome, number in figures.elsewhere().items()},
-            "outcome",
         )
         yield _counter(
             "xmpppush_notifications",

@@ -26,7 +26,6 @@ from xmpppush.errors import (
 )
 from xmpppush.http.outage import Outage
 from xmpppush.interfaces import (
-    IElsewhere,
     IMessageStore,
     IPubSub,
     IPushDecider,
@@ -40,6 +39,7 @@ from xmpppush.interfaces import (
 from xmpppush.jids import parse_jid
 from xmpppush.mod_push.extensions import IV_SIZE, extended, left_out_by
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
+from xmpppush.mod_push.remote import RemoteAppServers
 from xmpppush.mod_push.rules import (
     Verdict,
     all_active,
@@ -57,7 +57,7 @@ from xmpppush.mod_push.rules import (
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
     ACTIVE,
-    ELSEWHERE,
+    REMOTE,
     SUSPENDED,
     Delivery,
     Importance,
@@ -98,8 +98,8 @@ class Publisher:
         virtual_hosts: Pubsub hosts that there are not: what would be published to any node of them goes
             straight to the push service, by the options given at enable.
         rosters: Who is unknown to an account, for registrations that ask.
-        elsewhere: The way to other app servers, ``None``: there is none.
         random_octets: Makes so many of them, for encryption.
+        remote: The way to app servers elsewhere, ``None`` where there is none.
 
     Attributes:
         decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
@@ -129,7 +129,7 @@ class Publisher:
         virtual_hosts: Iterable[str] = (),
         rosters: IRosterStore | None = None,
         random_octets: Callable[[int], bytes] = urandom,
-        elsewhere: IElsewhere | None = None,
+        remote: RemoteAppServers | None = None,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -149,7 +149,9 @@ class Publisher:
         self._virtual_hosts = frozenset(virtual_hosts)
         self._rosters = rosters
         self._random_octets = random_octets
-        self._elsewhere = elsewhere
+        self._remote = remote
+        if remote is not None:
+            remote.told = self._remote_told
         self._unreachable: set[str] = set()
         self._outages: dict[str, Outage] = {}  # by pubsub JID, of those that had one
         self._saving: IDelayedCall | None = None
@@ -253,8 +255,7 @@ class Publisher:
                 # Not waited for: the sender's next message would overtake this one.
                 start(self._publish_failed(registration, error, trace), self._not_noted, registration)
                 continue
-            elsewhere = delivery.service.startswith(ELSEWHERE)
-            if self._outages and not elsewhere:
+            if self._outages:
                 self._is_well(registration.pubsub)
             self.decisions["push"] += 1
             why = "no-session"
@@ -263,7 +264,7 @@ class Publisher:
                 if registration in asleep:
                     why = "device-inactive"
             note(registration.node, Decision.ACCEPTED, why)
-            if registration.errors and not elsewhere:  # from there the answer is still to come
+            if registration.errors and not delivery.service.startswith(REMOTE):
                 start(self._succeeded(registration, trace), self._not_noted, registration)
             if self._batches is not None and not at_once:
                 delivery = self._batches.place(delivery)
@@ -342,11 +343,9 @@ class Publisher:
                 publish = self._publish(registration, notification, trace)
                 delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
                 return delivery
-            if self._elsewhere is not None and self._elsewhere.reaches(registration.pubsub):
-                publish = self._publish(registration, notification, trace)
-                later: Delivery = self._elsewhere.prepare(publish, self._clock.seconds())
-                return later
-            raise AppServerUnreachable(f"no way to {registration.pubsub}")
+            if self._remote is None:
+                raise AppServerUnreachable(f"no way to {registration.pubsub}")
+            return self._remote.delivery(self._publish(registration, notification, trace))
         publish = self._publish(registration, notification, trace)
         if not self._workers.free:
             return self._accept_later(self._pubsub, publish)
@@ -391,6 +390,27 @@ class Publisher:
                 seconds=round(lasted, 1),
             )
 
+    def _remote_told(self, account: str, pubsub: str, node: str, refusal: str | None) -> None:
+        """What an app server elsewhere made of a publish that it got."""
+        known = self._registrations.known(account) if refusal is None else None
+        if known is not None and not any(
+            each.errors for each in known if (each.pubsub, each.node) == (pubsub, node)
+        ):
+            return
+        start(
+            self._note_remote(account, pubsub, node, refusal),
+            self._not_noted,
+            Registration(account, pubsub, node),
+        )
+
+    async def _note_remote(self, account: str, pubsub: str, node: str, refusal: str | None) -> None:
+        for registration in await self._registrations.of(account):
+            if (registration.pubsub, registration.node) == (pubsub, node):
+                if refusal is not None:
+                    await self._publish_failed(registration, PushError(refusal), self._trace.begin())
+                elif registration.errors:
+                    await self._succeeded(registration, self._trace.begin())
+
     async def _succeeded(self, registration: Registration, trace: str) -> None:
         account, node = registration.account, registration.node
         await self._registrations.forget_errors(account, registration.pubsub, node)
@@ -416,7 +436,7 @@ class Publisher:
             if registration.pubsub not in self._unreachable and len(self._unreachable) < 1000:
                 self._unreachable.add(registration.pubsub)
                 self._log.warn(
-                    "no way to app server {pubsub}: it is not in this process, and not reached over s2s",
+                    "no way to app server {pubsub}: it is none of this process, nor an attached component",
                     pubsub=registration.pubsub,
                 )
             return
@@ -498,35 +518,8 @@ class Publisher:
         self._messages.settle(ids).addErrback(lambda _: None)
 
     def _send(self, delivery: Delivery) -> None:
-        self._way_of(delivery).enqueue(delivery)
-
-    def _way_of(self, delivery: Delivery) -> Any:
-        """What takes it from here (`IPushService.enqueue`)."""
-        return self._elsewhere if delivery.service.startswith(ELSEWHERE) else self._push_service
-
-    # What app servers elsewhere answer.
-
-    def taken_elsewhere(self, account: str, pubsub: str, node: str, trace: str) -> None:
-        """It took a publish: errors before do not count any more."""
-        known = self._registrations.known(account) or ()
-        for registration in known:
-            if (registration.pubsub, registration.node) == (pubsub, node) and registration.errors:
-                start(self._succeeded(registration, trace), self._not_noted, registration)
-
-    def refused_elsewhere(self, account: str, pubsub: str, node: str, trace: str, error: PushError) -> None:
-        """It answered an error that is not of type wait (XEP-0357 section 7)."""
-        start(
-            self._refused_elsewhere(account, pubsub, node, trace, error),
-            self._not_noted,
-            Registration(account, pubsub, node),
-        )
-
-    async def _refused_elsewhere(
-        self, account: str, pubsub: str, node: str, trace: str, error: PushError
-    ) -> None:
-        for registration in await self._registrations.of(account):
-            if (registration.pubsub, registration.node) == (pubsub, node):
-                await self._publish_failed(registration, error, trace)
+        assert self._push_service is not None
+        self._push_service.enqueue(delivery)
 
     async def check(self, registration: Registration) -> None:
         """Warn, at enable, of a registration whose first push would fail; it is kept all the same."""
@@ -554,15 +547,21 @@ class Publisher:
         return Deferred.fromCoroutine(self._unregistered(delivery))
 
     async def _unregistered(self, delivery: Delivery) -> None:
+        elsewhere = delivery.service.startswith(REMOTE)
         for registration in await self._registrations.of(delivery.account):
             if (
                 (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
                 and registration.created <= delivery.created
                 and await self._is_device(registration, delivery)
-                and await self._remove(registration, delivery.trace, "device-gone")
+                and await self._remove(
+                    registration, delivery.trace, "node-gone" if elsewhere else "device-gone"
+                )
             ):
                 self._log.info(
-                    "registration of {account} removed: push service says node {node}'s device is gone",
+                    "registration of {account} removed: {pubsub} has no node {node} any more"
+                    if elsewhere
+                    else "registration of {account} removed: push service says node {node}'s device is gone",
+                    pubsub=delivery.pubsub,
                     account=delivery.account,
                     node=delivery.node,
                 )
@@ -613,7 +612,8 @@ class Publisher:
 
     async def _first_outcome(self, delivery: Delivery) -> PushError | None:
         outcome: Deferred[PushError | None] = Deferred()
-        self._way_of(delivery).enqueue(delivery, outcome.callback)
+        assert self._push_service is not None
+        self._push_service.enqueue(delivery, outcome.callback)
         return await outcome
 
 

@@ -25,7 +25,6 @@ from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
 from xmpppush.model import Delivery
 
 GAP = 0.05  # seconds between two starts to a device, unless the first is answered earlier
-MAX_LANES = 200  # then those without anything to send are forgotten
 RESERVE = 10  # a service leaves one part in so many to each other one
 
 IDLE, READY, HELD, RETRY = range(4)
@@ -107,7 +106,6 @@ class Schedule:
         self._collapse = collapse
         self._most = limit  # for one lane
         self._lanes: dict[str, Lane] = {}
-        self._most_lanes = MAX_LANES
         self._devices: dict[str, Device] = {}
         # A heap of [time, number, what]: a Device, a Lane or a Delivery, None where it is void.
         self.times: list[list[Any]] = []
@@ -117,24 +115,12 @@ class Schedule:
         """The lane of a service."""
         lane = self._lanes.get(service)
         if lane is None:
-            if len(self._lanes) >= self._most_lanes:
-                self._forget_lanes()
             lane = Lane(Breaker(self._policy, self.limit, self._chance))
             self._lanes[service] = lane
             # With an app to each lane there may be many: the parts left for others end at a half.
             reserved = (len(self._lanes) - 1) * (self.limit // RESERVE)
             self._most = max(1, self.limit // 2, self.limit - reserved)
         return lane
-
-    def _forget_lanes(self) -> None:
-        """Users choose which app servers there are; what is known of those without a push is of no use."""
-        used = {id(device.lane) for device in self._devices.values()}
-        for name, lane in list(self._lanes.items()):
-            if id(lane) not in used:
-                if lane.wake is not None:
-                    lane.wake[2] = None
-                del self._lanes[name]
-        self._most_lanes = max(MAX_LANES, 2 * len(self._lanes))
 
     def add(self, delivery: Delivery, now: float) -> Sequence[Delivery]:
         """
@@ -280,6 +266,19 @@ class Schedule:
             return None
         newest = device.newest.get(collapse_key(delivery))
         return newest if newest is not delivery else None
+
+    def is_back(self, service: str, now: float) -> None:
+        """A service is there again: a probe may be sent at once, for whichever device."""
+        lane = self._lanes.get(service)
+        if lane is None:
+            return
+        if lane.breaker.until is not None:
+            lane.breaker.until = now
+        for device in self._devices.values():
+            if device.lane is lane and device.state == RETRY:
+                self._unplace(device)
+                device.not_before = now
+                self._place(device, now)
 
     # Time.
 

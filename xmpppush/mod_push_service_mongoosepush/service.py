@@ -41,7 +41,7 @@ from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
 from xmpppush.mod_push_service_mongoosepush.schedule import Schedule
-from xmpppush.model import ELSEWHERE, Delivery, Publish
+from xmpppush.model import REMOTE, Delivery, Publish
 from xmpppush.trace import NO_TRACE, Decision, told
 
 CAPACITY = 50_000
@@ -112,11 +112,6 @@ class MongoosePushBridge(Service):
     name = "mod_push_service_mongoosepush"
     _log = Logger()
 
-    # What is said, so that a kin of it can say something else.
-    refused_line = "push service refused a notification for node {node}: {reason}; it is lost"
-    trouble_line = "push service has trouble with {service}: {reason}; notifications wait"
-    well_line = "push service is well again with {service} after {seconds} s"
-
     def __init__(
         self,
         section: BridgeSection,
@@ -145,7 +140,8 @@ class MongoosePushBridge(Service):
             trace: Told of each try that failed, and of each outcome.
             collapse: ``[mod_push] collapse``: while a push to a device waits for another try, later ones
                 of its sender replace it.
-            pools: Those of the apps, by `Delivery.service` (``fcm@NAME``).
+            pools: Those of the apps, by `Delivery.service` (``fcm@NAME``), and under `REMOTE` what publishes
+                to app servers elsewhere.
         """
         self.by_service: Counter[tuple[str, str]] = Counter(
             {(service, outcome): 0 for service in services for outcome in OUTCOMES}
@@ -213,7 +209,7 @@ class MongoosePushBridge(Service):
         reasons = [
             f"{service}: {outage.reason}"
             for service, outage in sorted(self._outages.items())
-            if outage.since is not None
+            if outage.since is not None and not service.startswith(REMOTE)
         ]
         return "; ".join(reasons) or None
 
@@ -271,6 +267,11 @@ class MongoosePushBridge(Service):
         """The account was removed, and its rows with it: send nothing of it that was there before."""
         self._removed[account] = self._clock.seconds()
 
+    def is_back(self, service: str) -> None:
+        """What could not be reached can be again: nothing for it waits any longer."""
+        self._schedule.is_back(service, self._clock.seconds())
+        self._pump()
+
     def _is_void(self, delivery: Delivery) -> bool:
         removed = self._removed.get(delivery.account)
         return removed is not None and delivery.created <= removed
@@ -307,7 +308,8 @@ class MongoosePushBridge(Service):
             self._set_timer()
 
     def _post_for_app(self, service: str) -> "Callable[[str, bytes], Deferred[Response]]":
-        pool = self._pools.get(service)
+        # All app servers elsewhere are one pool.
+        pool = self._pools.get(REMOTE if service.startswith(REMOTE) else service)
         # Anywhere else its tokens are nobody's business, and the operator may put the app back.
         return pool.post if pool is not None else _not_configured
 
@@ -404,7 +406,7 @@ class MongoosePushBridge(Service):
                 self._note(delivery, Decision.REFUSED, told(error), delivery.attempts + 1)
                 self._lost(
                     Refused,
-                    self.refused_line,
+                    "push service refused a notification for node {node}: {reason}; it is lost",
                     delivery,
                     str(error),
                 )
@@ -522,8 +524,8 @@ class MongoosePushBridge(Service):
         outage = self._outages.setdefault(service, Outage())
         if outage.failed(error.reason, self._clock.seconds()):
             self._log.warn(
-                self.trouble_line,
-                service=service.removeprefix(ELSEWHERE),
+                "push service has trouble with {service}: {reason}; notifications wait",
+                service=service,
                 reason=error.reason,
             )
 
@@ -532,8 +534,8 @@ class MongoosePushBridge(Service):
         lasted = outage.succeeded(self._clock.seconds()) if outage is not None else None
         if lasted is not None:
             self._log.info(
-                self.well_line,
-                service=service.removeprefix(ELSEWHERE),
+                "push service is well again with {service} after {seconds} s",
+                service=service,
                 seconds=round(lasted, 1),
             )
 
@@ -621,13 +623,9 @@ class MongoosePushBridge(Service):
             return
         behind, self._behind = self._behind, None
         self._gone_while_loading = set()
-        maybeDeferred(self._page, behind).addCallbacks(
+        maybeDeferred(self._messages.queued, behind, PAGE).addCallbacks(
             self._loaded, self._not_loaded, errbackArgs=(behind,)
         ).addErrback(self._bug)
-
-    def _page(self, behind: int) -> "Deferred[tuple[Delivery, ...]]":
-        page: Deferred[tuple[Delivery, ...]] = self._messages.queued(behind, PAGE)
-        return page
 
     def _loaded(self, page: Sequence[Delivery]) -> None:
         # What was settled while the page was on its way may still be in it.

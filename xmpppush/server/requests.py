@@ -1,93 +1,106 @@
-"""Requests that the server itself sends to others, and their answers."""
+"""Requests that this server makes of others, and who answers them."""
 
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.words.protocols.jabber.error import NS_XMPP_STANZAS, STANZA_CONDITIONS, StanzaError
 from twisted.words.xish.domish import Element
 
-from xmpppush.errors import BadStanza, TryLater, Unreachable
-from xmpppush.interfaces import IRouter
+from xmpppush.errors import AppServerUnreachable, BadStanza
 from xmpppush.jids import parse_jid
-from xmpppush.xep.conditions import bounce_reason
+from xmpppush.server.router import Router
+from xmpppush.server.stream import stop_timer
+from xmpppush.xep.conditions import bounce_reason, is_bounce
 
 ANSWER_TIMEOUT = 30.0  # seconds
 
 
 class Requests:
     """
-    Asks, and gives up asking after a while.
+    Sends iqs of the served domains and waits for their answers.
 
     Args:
-        random: Gives that many random octets, for ids: nobody else can answer what they cannot name.
+        random: Gives that many random octets, for ids that nobody else can answer.
     """
 
-    def __init__(self, router: IRouter, clock: IReactorTime, random: Callable[[int], bytes]) -> None:
+    def __init__(self, router: Router, clock: IReactorTime, random: Callable[[int], bytes]) -> None:
         self._router = router
         self._clock = clock
         self._random = random
-        # By id, the oldest first: until when, whom, and who wants to know.
-        self._asked: dict[str, tuple[float, str, Deferred[Element]]] = {}
-        self._timer: Any = None
-
-    def __len__(self) -> int:
-        return len(self._asked)
+        self._waiting: dict[str, tuple[str, Deferred[Element], Any]] = {}
 
     def ask(self, iq: Element) -> "Deferred[Element]":
         """
-        Send a request; its id is set here.
+        Send a request; it gets its ``id`` here.
 
         Returns:
-            Fires with the answer, be it a result or an error of whom was asked.
-
-        Raises (or fails with):
-            Unreachable: They were not reached.
-            TryLater: They have not answered.
+            Fires with the result. Fails with the `StanzaError` that who was asked answered, or with
+            `AppServerUnreachable` where the request did not get there, or nobody answered.
         """
-        number = iq["id"] = self._random(12).hex()
+        id = self._random(12).hex()
+        iq["id"] = id
         answer: Deferred[Element] = Deferred()
-        self._asked[number] = self._clock.seconds() + ANSWER_TIMEOUT, parse_jid(iq["to"]).full(), answer
-        if self._timer is None:
-            self._timer = self._clock.callLater(ANSWER_TIMEOUT, self._too_late)
+        timer = self._clock.callLater(ANSWER_TIMEOUT, self._settle, id, AppServerUnreachable("no answer"))
+        self._waiting[id] = (iq["to"], answer, timer)
         self._router.route(iq)
         return answer
 
     def answered(self, stanza: Element) -> bool:
-        """Is this iq, an answer to one of our domains, one that is waited for?"""
-        number = stanza.attributes.get("id", "")
-        asked = self._asked.get(number)
-        if asked is None or not _is_from(stanza, asked[1]):
+        """Is this result or error the answer to a request of ours? Then that is concluded."""
+        id = stanza.attributes.get("id", "")
+        waiting = self._waiting.get(id)
+        if waiting is None:
             return False
-        del self._asked[number]
-        if not self._asked and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        answer = asked[2]
-        reason = bounce_reason(stanza)
-        if reason is None:
-            answer.callback(stanza)
+        try:
+            if parse_jid(stanza.attributes.get("from", "")).full() != parse_jid(waiting[0]).full():
+                return False
+        except BadStanza:
+            return False
+        if stanza.attributes.get("type") == "result":
+            self._settle(id, stanza)
+            return True
+        error = error_in(stanza)
+        if is_bounce(stanza):
+            self._settle(
+                id, AppServerUnreachable(bounce_reason(stanza) or str(error.text or error.condition))
+            )
         else:
-            answer.errback(Unreachable(reason))
+            self._settle(id, error)
         return True
 
-    def _too_late(self) -> None:
-        self._timer = None
-        now = self._clock.seconds()
-        late = []
-        for number, (deadline, _, answer) in self._asked.items():
-            if deadline > now:
-                self._timer = self._clock.callLater(deadline - now, self._too_late)
-                break
-            late.append((number, answer))
-        for number, _ in late:
-            del self._asked[number]
-        for _, answer in late:
-            answer.errback(TryLater("no answer"))
+    def gone(self, host: str) -> None:
+        """Whoever is asked there is gone, and with it what it was about to answer."""
+        for id, (to, _, _) in list(self._waiting.items()):
+            if parse_jid(to).host == host:
+                self._settle(id, AppServerUnreachable("gone without an answer"))
+
+    def _settle(self, id: str, outcome: Any) -> None:
+        waiting = self._waiting.pop(id, None)
+        if waiting is None:
+            return
+        _, answer, timer = waiting
+        stop_timer(timer)
+        if isinstance(outcome, Exception):
+            answer.errback(outcome)
+        else:
+            answer.callback(outcome)
 
 
-def _is_from(stanza: Element, to: str) -> bool:
-    try:
-        return bool(parse_jid(stanza.attributes.get("from", "")).full() == to)
-    except BadStanza:
-        return False
+def error_in(stanza: Element) -> StanzaError:
+    """
+    The error that a stanza of type ``error`` carries, as far as it can be understood.
+
+    Where its type is missing or none of RFC 6120 section 8.3.2 it is the one that its condition has there.
+    """
+    error = next((child for child in stanza.elements() if child.uri is None and child.name == "error"), None)
+    if error is None:
+        return StanzaError("undefined-condition", "cancel")
+    names = [str(child.name) for child in error.elements() if child.uri == NS_XMPP_STANZAS]
+    texts = [str(child) for child in error.elements(NS_XMPP_STANZAS, "text")]
+    condition = next((name for name in names if name in STANZA_CONDITIONS), "undefined-condition")
+    kind = error.attributes.get("type")
+    if kind not in ("auth", "cancel", "continue", "modify", "wait"):
+        kind = None  # StanzaError knows
+    return StanzaError(condition, kind, text=texts[0][:200] if texts else None)

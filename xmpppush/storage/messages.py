@@ -17,7 +17,7 @@ from zope.interface import implementer
 from xmpppush.cache import MISSING, ReadCache
 from xmpppush.errors import OfflineFull
 from xmpppush.interfaces import IDatabase, IMessageStore
-from xmpppush.model import ELSEWHERE, Delivery, OfflineMessage
+from xmpppush.model import Delivery, OfflineMessage
 from xmpppush.storage.handed import insert_decided, insert_handed, select_due
 
 # How many messages wait for an account; the writer's thread alone touches it.
@@ -155,12 +155,8 @@ def update_deliveries(cursor: Cursor, items: Sequence[Delivery]) -> list[None]:
     return [None] * len(items)
 
 
-def select_queued(cursor: Cursor, after: int, limit: int, elsewhere: bool) -> tuple[Delivery, ...]:
-    cursor.execute(
-        f"SELECT {_COLUMNS} FROM deliveries WHERE id > ? AND (substr(service, 1, 5) = ?) = ?"  # noqa: S608
-        " ORDER BY id LIMIT ?",
-        (after, ELSEWHERE, elsewhere, limit),
-    )
+def select_queued(cursor: Cursor, after: int, limit: int) -> tuple[Delivery, ...]:
+    cursor.execute(f"SELECT {_COLUMNS} FROM deliveries WHERE id > ? ORDER BY id LIMIT ?", (after, limit))  # noqa: S608
     return tuple(Delivery(*row) for row in cursor)
 
 
@@ -222,8 +218,8 @@ class SQLMessageStore:
     def postpone(self, delivery: Delivery) -> "Deferred[None]":
         return self._database.write_grouped(update_deliveries, delivery)
 
-    def queued(self, after: int, limit: int, elsewhere: bool = False) -> "Deferred[tuple[Delivery, ...]]":
-        return self._database.read(select_queued, after, limit, elsewhere)
+    def queued(self, after: int, limit: int) -> "Deferred[tuple[Delivery, ...]]":
+        return self._database.read(select_queued, after, limit)
 
     def queued_count(self) -> "Deferred[int]":
         # Walks the table, so not in the reactor's thread.

@@ -120,21 +120,27 @@ def bounced(stanza: Element, error: BaseException, reason: str = "") -> Element 
     """
     `error_reply`, for a stanza that does not get to whom it is addressed to.
 
-    It is written as if that one had answered (RFC 6120 section 8.3.1). That it has not is what
-    `bounce_reason` tells: an app server that is not reached says nothing against a registration.
+    It is written as if that one had answered (RFC 6120 section 8.3.1). That it has not is what `is_bounce`
+    tells: an app server that is not reached says nothing against a registration.
 
     Args:
         reason: Why, for the operator. The sender learns the condition only.
     """
     reply = error_reply(stanza, error)
     if reply is not None:
-        reply.bounce_reason = reason or "no way to it"  # type: ignore[attr-defined]
+        reply.is_bounce = True  # type: ignore[attr-defined]
+        reply.bounce_reason = reason  # type: ignore[attr-defined]
     return reply
 
 
-def bounce_reason(stanza: Element) -> str | None:
-    """Why it was made on the way, by this process; ``None``: it was not."""
-    reason: str | None = stanza.__dict__.get("bounce_reason")
+def is_bounce(stanza: Element) -> bool:
+    """Was this error made on the way, by this process?"""
+    return "is_bounce" in stanza.__dict__
+
+
+def bounce_reason(stanza: Element) -> str:
+    """Why it did not get there, fit for a log; ``""``: the error says all there is."""
+    reason: str = stanza.__dict__.get("bounce_reason", "")
     return reason
 
 

@@ -54,8 +54,8 @@ MAX_STANZAS = 1000  # that wait for one peer
 MAX_BYTES = 4 * 1024 * 1024
 MAX_ALL_BYTES = 64 * 1024 * 1024  # that wait for all together
 MAX_PEERS = 10_000
-MAX_CONNECTING = 100  # streams that are being opened at a time
-MAX_VERIFYING = 100
+MAX_CONNECTING = 300  # streams that are being opened at a time: users choose the domains
+MAX_VERIFYING = 300  # dialback keys: other servers choose those
 
 # Seconds that a domain is left alone after a failure; doubled each time, with jitter. Its server's first sign
 # of life ends it.
@@ -253,6 +253,8 @@ class Peer:
                 certificate=f"not proven ({stream.refusal})" if stream.refusal else "proven",
             )
         self._is_flushed(True)
+        if lasted is not None:
+            self._federation.back(self.remote)
 
     def _not_reached(self, error: NotReached, quiet: bool = False) -> None:
         now = self._clock.seconds()
@@ -316,9 +318,11 @@ class Federation(Service):
         clock: Any,
         random: Random,
         connect: Connect | None = None,
+        back: Callable[[str], object] = lambda _: None,
     ) -> None:
         """
         Args:
+            back: Told of each domain that is reached again, or whose server shows that it is up.
             connect: Connects a factory to a target, with TLS at once where the last argument is not
                 ``None``; TCP unless a test has something else.
         """
@@ -331,6 +335,7 @@ class Federation(Service):
         self.waiting_bytes = 0
         self.bounces: dict[str, int] = {}
         self.stopping = False
+        self.back = back
         self._router = router
         self._targets = targets
         self._connect = connect or partial(connect_tcp, clock)
@@ -418,10 +423,11 @@ class Federation(Service):
         for (_, other), peer in self._peers.items():
             if other == remote:
                 peer.is_alive()
+        self.back(remote)
 
     # Streams.
 
-    async def open(self, local: str, remote: str, make: Callable[[], OutgoingStream]) -> Any:
+    async def open(self, local: str, remote: str, make: Callable[[], StanzaStream]) -> Any:
         """
         A stream to one of the servers of a domain, tried one after the other.
 
@@ -491,7 +497,7 @@ class Federation(Service):
                 key,
             )
 
-        answer: str = await self.open(receiving, originating, make)
+        answer: str = await self._try_all(receiving, originating, make)
         return answer
 
     def verify(self, receiving: str, originating: str, stream_id: str, key: str) -> "Deferred[str]":
