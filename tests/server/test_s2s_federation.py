@@ -439,6 +439,29 @@ def test_domains_are_bounded(monkeypatch):
     assert [condition for condition, _ in world.returned] == ["resource-constraint"]
 
 
+def test_failed_domains_make_room(monkeypatch):
+    """A user who writes to many that are not there takes nobody's place."""
+    monkeypatch.setattr(module, "MAX_PEERS", 2)
+    world = World()
+    world.refused = True
+    for number in range(5):
+        world.send(number, to=f"d{number}.example")
+    assert [condition for condition, _ in world.returned] == ["remote-server-timeout"] * 5
+
+
+def test_an_attempt_that_helps_nobody_any_more():
+    """Ends when the last stanza that waited for it went back; the next one begins another."""
+    world = World()
+    world.send()
+    world.clock.advance(30)
+    assert world.returned == [("remote-server-timeout", "it takes too long")]
+    assert not world.federation._peers[LOCAL, REMOTE].is_busy
+    world.clock.advance(60)
+    world.connecting.clear()
+    world.send(2)
+    assert world.established().receive_one()["id"] == "m2"
+
+
 def test_a_peer_that_does_not_read():
     """What it does not take waits, and goes back in time."""
     world = World()

@@ -110,12 +110,12 @@ class Peer:
     @property
     def is_idle(self) -> bool:
         """Could it be forgotten?"""
-        return (
-            self.stream is None
-            and self._opening is None
-            and not self._waiting
-            and self._clock.seconds() >= self.until
-        )
+        return not self.is_busy and self._clock.seconds() >= self.until
+
+    @property
+    def is_busy(self) -> bool:
+        """Is there a stream, or something that waits for one?"""
+        return self.stream is not None or self._opening is not None or bool(self._waiting)
 
     def send(self, stanza: Element) -> None:
         """Send it now, or when there is a stream; or return it to its sender."""
@@ -160,6 +160,10 @@ class Peer:
             self._return_first(NotReached("it takes too long"))
         if self._waiting:
             self._timer = self._clock.callLater(self._waiting[0].deadline - now, self._expire)
+        elif self._opening is not None:
+            # There is nobody left whom it could help.
+            self._opening.cancel()
+            self._not_reached(NotReached("it takes too long"))
 
     def _return_first(self, why: NotReached) -> None:
         waiting = self._waiting.popleft()
@@ -401,11 +405,19 @@ class Federation(Service):
             if not self.policy.permits(remote):
                 self.bounce(stanza, NotReached("not permitted by [s2s]", NOT_FOUND))
                 return
+            if len(self._peers) >= MAX_PEERS:
+                self._forget_failed()
             if self.stopping or len(self._peers) >= MAX_PEERS:
                 self.bounce(stanza, NotReached("too many domains", "resource-constraint"))
                 return
             peer = self._peers[local, remote] = Peer(self, local, remote)
         peer.send(stanza)
+
+    def _forget_failed(self) -> None:
+        """Better to try some domain again too early than none at all."""
+        for key, peer in list(self._peers.items()):
+            if not peer.is_busy:
+                del self._peers[key]
 
     def bounce(self, stanza: Element, why: NotReached) -> None:
         """Return a stanza to its sender, as far as that may be (RFC 6120 section 8.3, RFC 6121 section 8)."""
