@@ -45,6 +45,7 @@ from xmpppush.model import Delivery, Publish
 from xmpppush.trace import NO_TRACE, Decision, told
 
 CAPACITY = 50_000
+FOREIGN_TARGETS = 8192
 PAGE = 500
 STOP_TIME = 3.0  # seconds that stopping waits for answers
 MAX_LINES = 10  # about lost notifications in half a minute
@@ -154,6 +155,8 @@ class MongoosePushBridge(Service):
         self._random = random
         self._on_unregistered = on_unregistered
         self._targets = Targets(section.api_version, services)
+        # Apart, as what other servers publish is the same object only for a while.
+        self._foreign_targets = Targets(section.api_version, services, FOREIGN_TARGETS)
         self._capacity = capacity
         self._trace = trace
         self._schedule = Schedule(section.max_http_connections, self._policy, random.random, collapse)
@@ -214,9 +217,7 @@ class MongoosePushBridge(Service):
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         """The request for this notification; raises `PreconditionNotMet`."""
-        # Options of another server were written out by it: they will never be the same object again.
-        target_of = self._targets.of if publish.account else self._targets.read
-        target = target_of(publish.options)
+        target = (self._targets if publish.account else self._foreign_targets).of(publish.options)
         body = body_for(target, publish)
         service = target.service
         if publish.route is not None:
