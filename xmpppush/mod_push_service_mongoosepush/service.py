@@ -258,7 +258,7 @@ class MongoosePushBridge(Service):
             else:
                 self._firsts[delivery.id] = first
         if schedule.in_flight < schedule.limit:
-            self._pump()
+            self._pump(now)
 
     def _waits(self) -> TryLater:
         return TryLater(self.trouble or "others are before it")
@@ -277,12 +277,13 @@ class MongoosePushBridge(Service):
 
     # Sending.
 
-    def _pump(self) -> None:
+    def _pump(self, now: float | None = None) -> None:
         if self._pumping or not self.running:
             return
         self._pumping = True
         schedule, pool = self._schedule, self._pool
-        now = self._clock.seconds()
+        if now is None:
+            now = self._clock.seconds()
         try:
             while schedule.queued and (delivery := schedule.next(now)) is not None:
                 if self._removed and self._is_void(delivery):
@@ -343,7 +344,7 @@ class MongoosePushBridge(Service):
             self._conclude(delivery, error)
         schedule = self._schedule
         if schedule.queued and schedule.in_flight < schedule.limit:
-            self._pump()
+            self._pump(now)
         if self._stopped is not None:
             self._check_stopped()
 
