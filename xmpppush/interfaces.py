@@ -625,16 +625,17 @@ class IPubSub(Interface):
             InvalidPayload: The node takes no notifications.
         """
 
-    def takes(publish: Publish) -> bool:
-        """Is it for a node that is known here and now, and is for notifications? Else `offer` is no use."""
-
-    def offer(publish: Publish, answered: Callable[[BaseException | None], object]) -> None:
+    def offer(publish: Publish, answered: Callable[[BaseException | None], object]) -> bool:
         """
         Take a notification that another server published: check it, keep it, try it.
 
         Args:
             answered: Called once, at once or later: with ``None`` when it is through or at least on disk,
                 or with why it is not taken, what `accept` raises and final answers of the push service.
+
+        Returns:
+            Whether it is for a node that is known here and now, and is for notifications. Where it is not,
+            nothing was done, and a handler has to find out.
         """
 
     def answer_waiting() -> None:

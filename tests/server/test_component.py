@@ -71,15 +71,15 @@ class PubSub:
         self.offers = []
         self.waiting = []
 
-    def takes(self, publish):
-        return self.has_node
-
     def offer(self, publish, answered):
+        if not self.has_node:
+            return False
         self.offers.append(publish)
         if self.silent:
             self.waiting.append(answered)
         else:
             answered(self.error)
+        return True
 
     def answer_waiting(self):
         waiting, self.waiting = self.waiting, []

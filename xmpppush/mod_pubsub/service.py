@@ -1,6 +1,7 @@
 """The app server itself: nodes, who may do what to them, and publishing. Knows no XML."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from random import Random, SystemRandom
 
 from twisted.internet.defer import Deferred
@@ -100,6 +101,9 @@ class PubSub:
 
     def accept(self, publish: Publish) -> "Delivery | Deferred[Delivery]":
         """See `IPubSub.accept`. Once a push: no XML and no coroutine here."""
+        return self._accept(publish, self._nodes.known(publish.pubsub, publish.node))
+
+    def _accept(self, publish: Publish, node: Node | None) -> "Delivery | Deferred[Delivery]":
         if self._apps is not None:
             # Before our own nodes: whoever creates one with a device's name gets nothing by it.
             accepted = self._apps.accept(publish)
@@ -107,7 +111,6 @@ class PubSub:
                 return accepted.addCallback(lambda found: found or self._to_node(publish))
             if accepted is not None:
                 return accepted
-        node = self._nodes.known(publish.pubsub, publish.node)
         if node is not None:
             return self._delivery(node, publish)
         return self._to_node(publish)
@@ -147,21 +150,27 @@ class PubSub:
             StorageError: It could not be kept.
         """
         answer: Deferred[None] = Deferred()
-        self.offer(publish, lambda error: answer.callback(None) if error is None else answer.errback(error))
+        self._take(
+            publish,
+            self._nodes.known(publish.pubsub, publish.node),
+            lambda error: answer.callback(None) if error is None else answer.errback(error),
+        )
         await answer
 
-    def takes(self, publish: Publish) -> bool:
-        """See `IPubSub.takes`."""
+    def offer(self, publish: Publish, answered: Answered) -> bool:
+        """See `IPubSub.offer`. Once a push, as `accept`."""
         node = self._nodes.known(publish.pubsub, publish.node)
         if node is None:
             return False
         node_type = self.types.get(node.type)
-        return node_type is None or pushes(node_type)
+        if node_type is not None and not pushes(node_type):
+            return False
+        self._take(publish, node, answered)
+        return True
 
-    def offer(self, publish: Publish, answered: Answered) -> None:
-        """See `IPubSub.offer`. Once a push, as `accept`."""
+    def _take(self, publish: Publish, node: Node | None, answered: Answered) -> None:
         try:
-            accepted = self.accept(publish)
+            accepted = self._accept(publish, node)
         except Exception as error:
             answered(error)
             return
@@ -183,7 +192,7 @@ class PubSub:
             self._answer_oldest()
         elif self._timer is None:
             self._timer = self._clock.callLater(ANSWER_WITHIN, self._out_of_time)
-        self._push_service.enqueue(delivery, lambda error: self._first(number, error))
+        self._push_service.enqueue(delivery, partial(self._first, number))
 
     def _first(self, number: int, error: PushError | None) -> None:
         _, answered = self._unanswered.pop(number, (0.0, None))

@@ -179,9 +179,8 @@ class ComponentStream(XMPPStream):
             parser: Any = self._parser
             if parser.between_stanzas:
                 request = publish_at(data, position)
-                if request is not None and request.end - position < MAX_SHORT and self.link.takes(request):
+                if request is not None and request.end - position < MAX_SHORT and self.link.publish(request):
                     position = request.end
-                    self.link.publish(request)
                     continue
                 if is_unfinished_iq(data, position) and size - position < MAX_HELD:
                     self._held = data[position:]
@@ -272,7 +271,7 @@ class EarlyAttachment:
         self.stream = None
         self._settle(False)
 
-    def takes(self, request: PublishRequest) -> bool:
+    def publish(self, request: PublishRequest) -> bool:
         return False
 
     def stanza(self, stanza: Element) -> None:
@@ -481,16 +480,16 @@ class ComponentLink(Service):
 
     # What comes.
 
-    def takes(self, request: PublishRequest) -> bool:
-        """Can it go the short way?"""
-        return request.publish.pubsub != self.jid or self._pubsub.takes(request.publish)
-
-    def publish(self, request: PublishRequest) -> None:
+    def publish(self, request: PublishRequest) -> bool:
+        """Take it; returns whether it could go the short way."""
         if request.publish.pubsub != self.jid or self._is_ours(request.sender):
             self._answered(request, StanzaError("not-acceptable"))
-            return
+            return True
         self._unanswered += 1
-        self._pubsub.offer(request.publish, partial(self._concluded, request))
+        if self._pubsub.offer(request.publish, partial(self._concluded, request)):
+            return True
+        self._unanswered -= 1
+        return False
 
     def _concluded(self, request: PublishRequest, error: BaseException | None) -> None:
         self._unanswered -= 1
