@@ -18,7 +18,8 @@ from xmpppush.model import Publish
 from xmpppush.xep.namespaces import PUBSUB, PUBSUB_PUBLISH_OPTIONS, PUSH, PUSH_SUMMARY
 from xmpppush.xep.push import notification_of
 
-_VALUE = r"""('[^'<>&\s]*+'|"[^"<>&\s]*+")"""
+# No quotes in values: the answer has them between ' whatever they came between.
+_VALUE = r"""('[^'"<>&\s]*+'|"[^'"<>&\s]*+")"""
 # Possessive all over, so that it takes the same short time where it does not match in the end.
 _FORM = r"<x ([^<>&]*+)>((?:<field [^<>]*+>(?:(?:<value>[^<>]*+</value>|<value/>)*+</field>)?+)*+)</x>"
 _PUBLISH = re.compile(
@@ -28,7 +29,7 @@ _PUBLISH = re.compile(
         rf"(?:<publish-options>{_FORM}</publish-options>)?+</pubsub></iq>"
     ).encode()
 )
-_attributes = re.compile(r"([a-z:]+)=(?:'([^']*)'|\"([^\"]*)\")(?: |$)").findall
+_attributes = re.compile(r"([a-z:]+)=(?:'([^'\"]*)'|\"([^'\"]*)\")(?: |$)").findall
 _fields = re.compile(
     r"<field (?:(?:type|label)=['\"][^'\"]*['\"] )*var=['\"]([^'\"]+)['\"][^>]*>(?:<value>([^<]*))?"
 ).findall
