@@ -331,6 +331,14 @@ def test_registrations_are_listed_with_shortened_tokens(run, config):
     assert run("push", "list", "bob@localhost")[:2] == (0, "")
 
 
+def test_a_node_that_may_be_a_token_is_listed_shortened(run, config):
+    """fpush's way: the node is the device token."""
+    token = "0123456789abcdef" * 4
+    register(config, node=token)
+    assert token not in run("push", "list")[1]
+    assert token in run("push", "list", "--show-tokens")[1]
+
+
 def test_a_suspended_registration_says_until_when_and_why(run, config):
     """An operator sees it without a look into the log."""
     register(config, errors=10, state="suspended", reason="the sender may not", next_try=90_000.0)

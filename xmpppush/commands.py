@@ -42,7 +42,7 @@ from xmpppush.storage import open_inline
 from xmpppush.storage.migrate import current, upgrade
 from xmpppush.stories import Story, as_values, is_under_way, stories_of, told
 from xmpppush.testing.emulate import emulate
-from xmpppush.trace import NO_TRACE, Trace
+from xmpppush.trace import NO_TRACE, Trace, node_name
 
 T = TypeVar("T")
 
@@ -492,7 +492,7 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
                 row["account"],
                 row["resource"],
                 row["pubsub"],
-                row["node"],
+                row["node"] if show_tokens else node_name(row["node"]),
                 row["service"],
                 row["device_id"] if show_tokens else shortened(row["device_id"]),
                 moment(row["created"]),
