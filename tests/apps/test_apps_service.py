@@ -1,6 +1,8 @@
 """What registered devices get, from whom, and how much of it."""
 
+import gc
 import json
+import tracemalloc
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -186,6 +188,25 @@ def test_fpush_refuses_modules_it_does_not_have():
     world = World((AppSection("a", "fcm", push_module=("m",)),))
     assert condition_of(world.publish("T" * 64, pushModule="x")) == "modify bad-request"
     assert condition_of(world.publish("T" * 64)) == "cancel item-not-found"
+
+
+@pytest.mark.parametrize("module", [{"pushModule": "monal"}, {}])
+def test_no_node_is_too_long_for_us(world, module):
+    """Where nodes are tokens anybody can make up any: one is refused, and thousands are not remembered."""
+    assert condition_of(world.publish("x" * 4001, **module)) == "cancel item-not-found"
+    tracemalloc.start()
+    try:
+        world.publish("x" * 3900, **module)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            world.publish(f"{number}{'x' * 3900}", **module)
+            del world.push_service.taken[:]
+            world.storage.messages.settle([world.storage.messages.queued(0, 1).result[0].id])
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000
 
 
 @pytest.mark.parametrize("type", ["push", "flat"])

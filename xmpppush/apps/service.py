@@ -13,6 +13,7 @@ from xmpppush.apps.limits import Windows
 from xmpppush.apps.rules import (
     ANY,
     FPUSH,
+    MAX_TOKEN,
     NODE_LENGTH,
     TIGASE,
     Asked,
@@ -42,6 +43,8 @@ REMEMBERED = 65536
 MODULE = "pushModule"  # fpush's publish option
 # A token that is the node of a publish without any option has at least as many characters at FCM and APNs.
 LEAST_TOKEN = 64
+# Whose options are remembered. As nodes tokens are whatever strangers write, of any length.
+USUAL_TOKEN = 512
 
 
 @implementer(IAppDevices)
@@ -198,6 +201,8 @@ class Apps:
             if not module:
                 return None
             raise BadStanza("no such push module")
+        if len(publish.node) > MAX_TOKEN:
+            raise NodeNotFound("no device has such a token")
         if app.domains and publish.sender.rpartition("@")[2] not in app.domains:
             raise Forbidden("not for this domain")
         self._check_rate(app, publish)
@@ -217,6 +222,7 @@ class Apps:
         return self._deliver(app, device.way, device.token, route, publish)
 
     def _deliver(self, app: AppSection, way: str, token: str, route: Route, publish: Publish) -> Delivery:
+        options_of_token = self._options if len(token) <= USUAL_TOKEN else self._options_of
         notification = shown(publish.notification, content_of(app, way))
         delivery: Delivery = self._push_service.prepare(
             Publish(
@@ -224,7 +230,7 @@ class Apps:
                 publish.pubsub,
                 publish.node,
                 notification,
-                self._options(app.name, way, token),
+                options_of_token(app.name, way, token),
                 publish.account,
                 publish.trace,
                 route,
