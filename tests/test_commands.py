@@ -613,7 +613,8 @@ def test_files_of_another_user_are_left_alone(run, config, monkeypatch):
 
 class FakePush:
     async def test(self, account, body):
-        return [f"node-1: sent {body}"] if account == "alice@localhost" else []
+        devices = {"alice@localhost": [True], "carol@localhost": [True, False]}
+        return [(f"node-{taken:d}: sent {body}", taken) for taken in devices.get(account, [])]
 
 
 @pytest.fixture
@@ -655,11 +656,14 @@ async def test_a_running_server_is_asked(server, run):
 
 @pytest_twisted.ensureDeferred
 async def test_a_test_notification_goes_through_the_server(server, run):
-    """The outcome for each device is printed; no device at all is status 1."""
+    """The outcome for each device is printed; one that does not have it, or none at all, is status 1."""
     done = await deferToThread(run, "push", "test", "alice@localhost", "--body", "Hi")
     assert done[:2] == (0, "node-1: sent Hi\n")
     status, _, errors = await deferToThread(run, "push", "test", "bob@localhost")
     assert (status, errors) == (1, "bob@localhost: no device has enabled push\n")
+    status, output, errors = await deferToThread(run, "push", "test", "carol@localhost", "--body", "Hi")
+    assert (status, output) == (1, "node-1: sent Hi\nnode-0: sent Hi\n")
+    assert errors == "carol@localhost: not taken by the push service for 1 of 2 devices\n"
 
 
 @pytest_twisted.ensureDeferred

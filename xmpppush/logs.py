@@ -105,7 +105,7 @@ def choose(log_format: str, log_level: str, stream: Callable[[], IO[Any]]) -> No
 
     def make() -> Any:
         out = stream()
-        observer = without_tokens(JSONLines(out) if log_format == "json" else textFileLogObserver(out))
+        observer: Any = without_tokens(JSONLines(out) if log_format == "json" else textFileLogObserver(out))
         filters: Any = [leave_out_ports, LogLevelFilterPredicate(LogLevel.levelWithName(log_level))]
         return FilteringLogObserver(observer, filters)
 
