@@ -81,6 +81,49 @@ def test_tigase_needs_no_secret(world):
     assert body["data"] == {"account": "alice@localhost"}
 
 
+FORM_TYPE = "https://github.com/tmolitor-stud-tu/mod_push_appserver/#v1-register-push"
+DEVICE = {"service": "fcm", "device_id": "T"}
+# Answers to the owner's server with the right secret, with a wrong one and without; to another server.
+WAYS = {
+    # Of these three none gives out a secret, so one that comes is nobody's business.
+    "tutorial": ("result", "result", "result", "auth forbidden"),
+    "tigase": ("result", "result", "result", "cancel item-not-found"),
+    "fpush": ("result", "result", "result", "result"),  # whoever knows a token
+    "p2": ("result", "auth forbidden", "auth forbidden", "cancel item-not-found"),
+    "appserver": ("result", *["cancel item-not-found"] * 3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_looks_at_the_secret_that_it_gave(world, way):
+    """Also at an empty one, one that is a beginning of the right one, and one that is no ASCII."""
+    right, wrong, without, elsewhere = WAYS[way]
+    options, got = {"x": "y"}, {}
+    if way == "tutorial":
+        world.ask("<pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='n' type='push'/></pubsub>")
+        got, options = {"node": "n"}, DEVICE
+    elif way == "p2":
+        got = world.register()
+    elif way == "appserver":
+        got = world.register("v1-register-push", FORM_TYPE=FORM_TYPE, type="apns", node="D", token="T")
+    elif way == "tigase":
+        got = world.register("register-device", provider="siskin:1", **{"device-token": "T"})
+    else:
+        got, options = {"node": "T" * 64}, {"pushModule": "monal"}
+
+    def answer(by="localhost", **more):
+        said = world.publish(got["node"], by=by, **{**options, **more})
+        return "result" if said["type"] == "result" else condition_of(said)
+
+    secret = got.get("secret", "s3cret")
+    assert answer(secret=secret) == right
+    pushed = len(taken(world))
+    assert [answer(secret=each) for each in ("", secret[:-1], f"{secret}x", "\u00e9")] == [wrong] * 4
+    assert answer() == without
+    assert (len(taken(world)) > pushed) == (wrong == "result")
+    assert answer(by="far.example", secret=secret) == elsewhere
+
+
 def test_a_device_that_registers_again_is_the_same_with_its_new_token(world):
     """Node and secret stay, so the server need not be told."""
     first = world.register()
