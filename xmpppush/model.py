@@ -339,6 +339,7 @@ class Device:
         secret: Random, given to the owner alone; ``""``: this way has none.
         data: What its app wants to find in each notification.
         created, renewed: First and last registration, seconds since the epoch.
+        account: Bare JID of the owner, where the app keeps it; ``""``: nobody can be told of anything.
     """
 
     host: str
@@ -354,6 +355,7 @@ class Device:
     data: Mapping[str, str] = field(default=NOTHING, repr=False)
     created: float = 0.0
     renewed: float = 0.0
+    account: str = ""
 
 
 @frozen

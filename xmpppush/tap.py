@@ -269,13 +269,10 @@ class Application(MultiService):
 
     async def _unregistered(self, delivery: Any) -> None:
         # In this order: the registration is that of the device as long as the device is known.
-        if delivery.account:
-            if self.push is not None:
-                await self.push.unregistered(delivery)
-        elif self._app_server is not None:
-            self._app_server.unregistered(delivery)
-        if self.apps is not None:
-            await self.apps.unregistered(delivery)
+        if delivery.account and self.push is not None:
+            await self.push.unregistered(delivery)
+        if self._app_server is not None:
+            await self._app_server.unregistered(delivery)
 
     def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
         section = self.config.mod_pubsub

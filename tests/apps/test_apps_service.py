@@ -5,13 +5,16 @@ import json
 import tracemalloc
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from xmpppush.apps.limits import RateLimited, Windows
 from xmpppush.config.sections import AppSection
+from xmpppush.errors import DeviceUnregistered
 from xmpppush.interfaces import IAppDevices, IDeviceStore, IPushService
-from xmpppush.testing.apps import APPS, World, condition_of, form
+from xmpppush.testing.apps import APPS, HOST, World, condition_of, form
+from xmpppush.xep.push import revoked_nodes
 
 P2 = "register-push-fcm"
 
@@ -286,6 +289,57 @@ def test_a_device_that_is_gone_is_forgotten(world):
     Deferred.fromCoroutine(world.apps.unregistered(world.push_service.taken[1]))
     assert devices(world) == []
     assert condition_of(world.publish(got["node"], secret=got["secret"])) == "cancel item-not-found"
+
+
+@pytest.mark.parametrize(
+    ("app", "command", "fields", "told"),
+    [
+        ({"p2": ("*",), "keep_account": True}, P2, {"token": "T", "device-id": "D"}, True),
+        ({"p2": ("*",)}, P2, {"token": "T", "device-id": "D"}, False),
+        ({"tigase": ("t:1",)}, "register-device", {"device-token": "T", "provider": "t:1"}, True),
+        (
+            {"p2": ("*",), "keep_account": True},
+            P2,
+            {"token": "T", "device-id": "D", "muc": "r@far.example"},
+            False,
+        ),
+    ],
+)
+def test_a_server_is_told_of_a_device_that_turns_out_to_be_gone(app, command, fields, told):
+    """XEP-0357 section 8, once the publish has its answer, and where it is known whom to tell."""
+    world = World((AppSection("a", "fcm", **app),))
+    got = world.register(command, by="alice@far.example/x", **fields)
+    options = {"secret": got["secret"]} if "secret" in got else {"x": "y"}
+    world.publish(got["node"], by="far.example", **options)
+    del world.answers[:]
+    world.pubsub.unregistered(world.push_service.taken[0])
+    assert devices(world) == []
+    assert len(world.answers) == told
+    for message in world.answers:
+        assert (message["from"], message["to"], message["type"]) == (HOST, "alice@far.example", "headline")
+        assert revoked_nodes(message, "alice@far.example") == [got["node"]]
+    world.pubsub.unregistered(world.push_service.taken[0])
+    assert len(world.answers) == told
+
+
+def test_where_the_answer_tells_there_is_no_message():
+    """And none for accounts of this server, whose registrations mod_push removes itself."""
+    world = World((AppSection("a", "fcm", p2=("*",), keep_account=True),))
+    got = world.register(by="alice@far.example/x", token="T", **{"device-id": "D"})
+    world.push_service.enqueue = lambda delivery, first: waiting.append((delivery, first))
+    waiting = []
+    with pytest.raises(ValueError, match="not enough values"):  # no answer yet
+        world.publish(got["node"], by="far.example", secret=got["secret"])
+    ((delivery, first),) = waiting
+    world.pubsub.unregistered(delivery)
+    first(DeviceUnregistered("gone"))
+    assert devices(world) == []
+    (answer,) = world.answers
+    assert condition_of(answer) == "cancel item-not-found"
+    again = world.register(by="alice@far.example/x", token="T", **{"device-id": "D"})
+    world.pubsub.unregistered(evolve(delivery, id=99, node=again["node"], account="alice@localhost"))
+    assert devices(world) == []
+    assert [answer.name for answer in world.answers] == ["iq"]
 
 
 def test_bursts_are_limited():

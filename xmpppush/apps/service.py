@@ -28,6 +28,7 @@ from xmpppush.apps.rules import (
     no_such_app,
     node_of,
     options_of,
+    owner_of,
     secret_of,
     shown,
 )
@@ -120,6 +121,7 @@ class Apps:
             data=MappingProxyType(data_for(command.way, app.service, owner, asked)),
             created=now,
             renewed=now,
+            account=owner if app.keep_account else "",
         )
         registered: Device = await self._devices.put(device, app.max_devices_per_user)
         return registered
@@ -245,23 +247,20 @@ class Apps:
     def _route_of(self, app: str, data: tuple[tuple[str, str], ...]) -> Route:
         return Route(app, self._apps[app].tags, MappingProxyType(dict(data)))
 
-    async def unregistered(self, delivery: Delivery) -> None:
-        """
-        The push service says that the device is gone (410): forget it.
-
-        Not one that registered anew, or with another token, since the delivery was made.
-        """
+    async def unregistered(self, delivery: Delivery) -> str:
+        """See `IAppDevices.unregistered`."""
         if "@" not in delivery.service or len(delivery.node) != NODE_LENGTH:
-            return
+            return ""
         device = self._devices.get(delivery.pubsub, delivery.node)
         if isinstance(device, Deferred):
             device = await device
         if device is None or device.app not in self._apps or device.renewed > delivery.created:
-            return
+            return ""
         publish = Publish(device.domain, device.host, device.node, Notification())
         try:
             now = self._prepare(self._apps[device.app], device, publish)
         except PushError:
-            return
-        if now.path == delivery.path:
-            await self._devices.remove_same(device)
+            return ""
+        if now.path != delivery.path or not await self._devices.remove_same(device):
+            return ""
+        return owner_of(device)

@@ -59,12 +59,13 @@ class PubSub:
     Attributes:
         hosts: Its domains.
         types: The node types it offers, by name, the default first.
-        on_gone: Told of a node whose device is gone where the publisher has its answer already.
+        on_gone: Told of a node whose device is gone where the publisher has its answer already: host, name
+            and the owner's bare JID.
         lookup: Finds nodes for those who may know of them.
         subscriptions, items: Of nodes that are not for notifications.
     """
 
-    on_gone: Callable[[Node], object] | None = None
+    on_gone: Callable[[str, str, str], object] | None = None
 
     def __init__(
         self,
@@ -214,14 +215,25 @@ class PubSub:
         while self._unanswered:
             self._answer_oldest()
 
-    def unregistered(self, delivery: Delivery) -> None:
-        """The device of what another server published is gone: that is the answer, or is told `on_gone`."""
-        if delivery.id not in self._unanswered and delivery.pubsub in self.hosts:
-            self.lookup.get(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
+    def unregistered(self, delivery: Delivery) -> "Deferred[None]":
+        """
+        The device is gone: fires when it is forgotten, if it is one of an app's.
 
-    def _told_gone(self, node: Node | None) -> None:
-        if node is not None and self.on_gone is not None:
-            self.on_gone(node)
+        To a server elsewhere that published that is the answer or, where it has one, `on_gone` is told.
+        """
+        return Deferred.fromCoroutine(self._unregistered(delivery))
+
+    async def _unregistered(self, delivery: Delivery) -> None:
+        # Before anything is waited for: in a moment it is answered, by what the device came to.
+        untold = delivery.id not in self._unanswered and not delivery.account
+        owner = await self._apps.unregistered(delivery) if self._apps is not None else ""
+        if not untold or delivery.pubsub not in self.hosts:
+            return
+        if not owner and "@" not in delivery.service:
+            node = await self.lookup.get(delivery.pubsub, delivery.node)
+            owner = node.owner if node is not None else ""
+        if owner and self.on_gone is not None:
+            self.on_gone(delivery.pubsub, delivery.node, owner)
 
     def item_id(self) -> str:
         """An id for an item, or a name for a node, that came without one."""
