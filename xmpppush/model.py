@@ -258,7 +258,7 @@ class Delivery:
         body: The JSON, UTF-8.
         created: Seconds since the epoch when the message was accepted.
         attempts: How many tries failed so far.
-        next_try: Seconds since the epoch, ``0.0``: at once.
+        next_try: Seconds since the epoch; ``0.0``, or less: at once.
         trace: As in `Publish`.
     """
 

@@ -359,6 +359,36 @@ def test_bursts_are_limited():
     assert len(taken(world)) == 2
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<jingle xmlns='tigase:push:jingle:0' action='propose' sid='s'><media>audio</media></jingle>",
+        "<encrypted xmlns='tigase:push:encrypt:0' iv='aXY=' type='voip'>dGV4dA==</encrypted>",
+        "<x xmlns='jabber:x:data'><field var='priority'><value>high</value></field></x>",
+    ],
+)
+def test_calls_are_not_limited(inside):
+    """Delayed it rings in vain, and what comes after it says nothing of it."""
+    world = World(APPS, lambda *inner: RateLimited(*inner, {"fcm@conversations": 5.0}))
+    got = world.register()
+    for _ in range(2):
+        world.publish(got["node"], secret=got["secret"])
+    secret = (
+        "<publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'>"
+        "<value>http://jabber.org/protocol/pubsub#publish-options</value></field>"
+        f"<field var='secret'><value>{got['secret']}</value></field></x></publish-options>"
+    )
+    call = f"<item><notification xmlns='urn:xmpp:push:0'>{inside}</notification></item>"
+    world.ask(
+        f"<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='{got['node']}'>{call}</publish>"
+        f"{secret}</pubsub>",
+        by="localhost",
+    )
+    assert len(taken(world)) == 2
+    world.clock.advance(5)
+    assert len(taken(world)) == 3
+
+
 def test_windows_count_each_key_by_itself(world):
     """And begin anew."""
     windows = Windows(10.0, world.clock)
