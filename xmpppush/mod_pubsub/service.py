@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random, SystemRandom
+from typing import Any
+from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -93,6 +95,7 @@ class PubSub:
         # Those who wait for their first try, by the number of the row: until when, and whom to tell.
         self._unanswered: dict[int, tuple[float, Answered]] = {}
         self._timer: IDelayedCall | None = None
+        self._turns: WeakValueDictionary[tuple[str, str], DeferredLock] = WeakValueDictionary()
         self.lookup = Lookup(nodes, self.types)
         self.subscriptions = Subscriptions(nodes, self.lookup, clock)
         self.items = Items(nodes, self.lookup, self.subscriptions, clock)
@@ -293,6 +296,11 @@ class PubSub:
         self, requester: JID, host: str, name: str, config: Mapping[str, str]
     ) -> tuple[None, list[Event]]:
         """Change options of a node; those not named stay. Items that are too many now go."""
+        return await self._in_turn(host, name, self._configure, requester, host, name, config)
+
+    async def _configure(
+        self, requester: JID, host: str, name: str, config: Mapping[str, str]
+    ) -> tuple[None, list[Event]]:
         node = await self.lookup.owned(requester, host, name)
         defaults = self.lookup.defaults_of(node)
         checked = check_config(config, defaults, self.lookup.features_of(node))
@@ -329,9 +337,19 @@ class PubSub:
 
     async def affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         """Change affiliations: all of them or, raising why not, none (section 8.9.2)."""
+        await self._in_turn(host, name, self._affiliate, requester, host, name, changes)
+
+    async def _affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         check_affiliations(await self.lookup.owned(requester, host, name), changes)
         if not await self._nodes.affiliate(host, name, changes):
             raise NodeNotFound("no such node")
+
+    async def _in_turn(self, host: str, name: str, change: Any, *args: object) -> Any:
+        """Change a node by what it is, once the changes before have made it that."""
+        turn = self._turns.get((host, name))
+        if turn is None:
+            turn = self._turns[host, name] = DeferredLock()
+        return await turn.run(lambda: Deferred.fromCoroutine(change(*args)))
 
     # What one may see
 
