@@ -275,6 +275,10 @@ class Delivery:
     trace: str = ""
 
 
+REMOTE = "xmpp@"
+"""What `Delivery.service` begins with where an app server elsewhere is to get it; its host follows."""
+
+
 @quick
 class OfflineMessage:
     """

@@ -74,11 +74,13 @@ async def ping(_application: Any) -> str:
 
 
 async def status(application: Any) -> dict[str, Any]:
-    """Version, process and the addresses that are listened on, by the listener's name."""
+    """Version, process, the addresses that are listened on, by the listener's name, and who is attached."""
+    attached = getattr(application, "attached", None)
     return {
         "version": __version__,
         "pid": os.getpid(),
         "addresses": {name: list(address) for name, address in application.addresses.items()},
+        "components": dict(attached.addresses) if attached is not None else {},
     }
 
 

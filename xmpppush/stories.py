@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from xmpppush.model import TraceNote
+from xmpppush.model import REMOTE, TraceNote
 from xmpppush.trace import REASONS, STAGES, Decision, Stage
 
 UNDER_WAY = (Decision.ACCEPTED, Decision.BATCHED, Decision.POSTPONED)
@@ -133,6 +133,8 @@ def sentence(note: TraceNote) -> str:
     """What a note says, without time and node."""
     reason = REASONS.get(note.reason, note.reason)
     attempt, service = note.fields.get("attempt", 0), note.fields.get("service", "the push service")
+    if note.decision == Decision.DELIVERED and service.startswith(REMOTE):
+        return f"published to app server {service.removeprefix(REMOTE)}, try {attempt}"
     if note.decision == Decision.DELIVERED:
         return f"delivered to {service}, try {attempt}: {reason}"
     if note.decision == Decision.POSTPONED:

@@ -35,7 +35,7 @@ from xmpppush.apps.limits import RateLimited
 from xmpppush.apps.service import Apps
 from xmpppush.certificates import CertificateStore, write_private
 from xmpppush.clock import ClockWatch, WallClock, keep_steady
-from xmpppush.config.sections import EMBEDDED, Config, ListenSection, MongoosePushSection
+from xmpppush.config.sections import EMBEDDED, BridgeSection, Config, ListenSection, MongoosePushSection
 from xmpppush.control import ControlServer, call, claim, is_claimed
 from xmpppush.errors import ConfigError, PushError
 from xmpppush.http_connections import HTTPPool
@@ -49,8 +49,10 @@ from xmpppush.mod_push.handler import PushHandler
 from xmpppush.mod_push.plugins import chain_of
 from xmpppush.mod_push.privacy import Privacy
 from xmpppush.mod_push.publisher import Publisher
+from xmpppush.mod_push.remote import NoPushService, RemoteAppServers
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES
 from xmpppush.mod_push_service_mongoosepush.service import MongoosePushBridge
+from xmpppush.model import REMOTE
 from xmpppush.mongoosepush.embedded import EmbeddedPool
 from xmpppush.mongoosepush.pools import make_pools
 from xmpppush.mongoosepush.sandbox import Sandbox
@@ -60,8 +62,10 @@ from xmpppush.options import Options, refuse
 from xmpppush.server.authenticator import AccountAuthenticator
 from xmpppush.server.c2s import C2SFactory, throttles_for
 from xmpppush.server.component import ComponentLink, EarlyAttachment
+from xmpppush.server.components import AttachedComponents, ComponentFactory
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import XMPPServer
+from xmpppush.server.requests import Requests
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.throttle import network_of
@@ -81,7 +85,7 @@ class Listener(Service):
     def __init__(
         self,
         section: ListenSection,
-        factory: C2SFactory | AdminFactory,
+        factory: C2SFactory | ComponentFactory | AdminFactory,
         certificates: CertificateStore,
         reactor: Any,
     ) -> None:
@@ -152,6 +156,7 @@ class Application(MultiService):
         sandbox: The sandbox provider, ``None`` without ``[mongoosepush:sandbox]``.
         addresses: Name of a listener to the address it is bound to.
         components: The links to other XMPP servers, one for each ``[component]``.
+        attached: The components of others, for which there is a ``[listen:NAME]``.
     """
 
     _log = Logger()
@@ -189,6 +194,8 @@ class Application(MultiService):
         self._pools: dict[str, HTTPPool | EmbeddedPool] = {}
         self.components: list[ComponentLink] = []
         self._app_server: PubSub | None = None
+        self._remote: RemoteAppServers | None = None
+        self._queue: MongoosePushBridge | None = None
 
     def assemble(self) -> None:
         """Make every part and give it what it uses; they start in the order of `addService` below."""
@@ -217,18 +224,30 @@ class Application(MultiService):
             self.push_service = MongoosePush(config.mongoosepush, providers, certificates, reactor, reactor)
             self._add(self.push_service)
 
-        bridge = self._limited(self._bridge())
         router = Router()
+        self._requests = Requests(router, reactor, random.SystemRandom().randbytes)
+        self.attached = AttachedComponents(router, reactor, self._requests.gone, self._is_back)
+        if self._publishes_elsewhere:
+            self._remote = RemoteAppServers(self._requests.ask, self.attached.__contains__, self._wall)
+        bridge = self._limited(self._bridge())
         pubsub = self._pubsub(router, bridge)
         self._xmpp_server(router, pubsub, bridge, certificates)
+        self._component_listeners(certificates)
         self._components(router, pubsub)
         self._add(ControlServer(self, claimed, reactor))
         self._admin(self.bridge, certificates)
 
+    @property
+    def _publishes_elsewhere(self) -> bool:
+        """Is there mod_push, and a way to app servers that are not in this process?"""
+        config = self.config
+        is_way = any(listen.type == "component" for listen in config.listeners)
+        return is_way and config.mod_push is not None and bool(config.server.domains)
+
     def _bridge(self) -> MongoosePushBridge | None:
         section = self.config.bridge
         if section is None:
-            return None
+            return self._queue_alone() if self._remote is not None else None
         apps = self.config.apps.values()
         for name in dict.fromkeys((section.pool_name, *(app.pool_name for app in apps if app.pool_name))):
             where = self.config.http_connections[name]
@@ -252,12 +271,40 @@ class Application(MultiService):
             ),
             collapse=self.config.mod_push is None or self.config.mod_push.collapse,
             pools={
-                f"{app.service}@{app.name}": self._pools[app.pool_name or section.pool_name] for app in apps
+                **{
+                    f"{app.service}@{app.name}": self._pools[app.pool_name or section.pool_name]
+                    for app in apps
+                },
+                **self._elsewhere(),
             },
         )
         self._add(bridge)
-        self.bridge = bridge
+        self.bridge = self._queue = bridge
         return bridge
+
+    def _queue_alone(self) -> MongoosePushBridge:
+        """What waits for app servers elsewhere, where there is no push service for anything else."""
+        queue = MongoosePushBridge(
+            BridgeSection(""),
+            NoPushService(),
+            self.storage.messages,
+            self._reactor,
+            random.SystemRandom(),
+            lambda delivery: Deferred.fromCoroutine(self._unregistered(delivery)),
+            trace=self.trace,
+            services=(),
+            pools=self._elsewhere(),
+        )
+        self._add(queue)
+        self._queue = queue
+        return queue
+
+    def _is_back(self, domain: str) -> None:
+        if self._queue is not None:
+            self._queue.is_back(f"{REMOTE}{domain}")
+
+    def _elsewhere(self) -> dict[str, RemoteAppServers]:
+        return {} if self._remote is None else {REMOTE: self._remote}
 
     def _limited(self, bridge: MongoosePushBridge | None) -> IPushService | None:
         """The bridge, with what the apps allow each device before it."""
@@ -276,7 +323,7 @@ class Application(MultiService):
 
     def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
         section = self.config.mod_pubsub
-        if section is None or bridge is None:
+        if section is None or bridge is None or self.config.bridge is None:
             return None
         if self.config.apps:
             self.apps = Apps(
@@ -300,6 +347,14 @@ class Application(MultiService):
         for component in pubsub_components(pubsub, router, handlers_for(self.apps, self._reactor)):
             self._add(component)
         return pubsub
+
+    def _component_listeners(self, certificates: CertificateStore) -> None:
+        for listen in self.config.listeners:
+            if listen.type == "component":
+                factory = ComponentFactory(
+                    listen, self.config.limits, self.attached, self._reactor, backlog=self.storage.pressure
+                )
+                self._add(Listener(listen, factory, certificates, self._reactor))
 
     def _components(self, router: Router, pubsub: IPubSub | None) -> None:
         """Attached last and left first: what other servers publish needs all the rest."""
@@ -351,15 +406,20 @@ class Application(MultiService):
                 suspend_retry=section.suspend_retry,
                 batch_window=section.batch_window,
                 workers=section.workers,
-                virtual_hosts=section.virtual_pubsub_hosts,
+                virtual_hosts=section.virtual_pubsub_hosts if config.bridge is not None else (),
                 rosters=storage.rosters,
+                remote=self._remote,
             )
             PushHandler(
                 storage.registrations, self.push, reactor, section.max_registrations, self.trace
             ).setHandlerParent(handlers)
         hosts = sorted(pubsub.hosts) if pubsub is not None else []
         add_server_handlers(
-            handlers, storage.rosters, self._resources, lambda domain: services_of(domain, hosts), self._wall
+            handlers,
+            storage.rosters,
+            self._resources,
+            lambda domain: services_of(domain, [*hosts, *self.attached.names]),
+            self._wall,
         )
         self._add(handlers)
         host = XMPPServer(
@@ -373,6 +433,7 @@ class Application(MultiService):
             self._wall,
             config.limits.offline_messages_per_user,
             config.c2s.ack_timeout,
+            self._requests,
         )
         authenticator = AccountAuthenticator(storage.accounts)
         throttles = throttles_for(config.auth)  # of all listeners together
@@ -413,6 +474,7 @@ class Application(MultiService):
             enddates=certificates.enddates,
             checks=lambda: self._checks(bridge, certificates),
             publishes={link.jid: link.answers for link in self.components},
+            attached=lambda: self.attached.present,
         )
         if self.push is not None:
             figures.decisions = self.push.decisions
@@ -512,8 +574,8 @@ class Application(MultiService):
 
     def forget_account(self, account: str) -> None:
         """Send nothing more to the devices of an account that was removed."""
-        if self.bridge is not None:
-            self.bridge.forget_account(account)
+        if self._queue is not None:
+            self._queue.forget_account(account)
 
 
 def lasting_secret(path: Path) -> bytes:

@@ -42,6 +42,7 @@ def some_figures():
         storage={"write": write},
         backlog=lambda: 12,
         enddates=lambda: {"[mongoosepush]": datetime(2027, 1, 1, tzinfo=UTC)},
+        attached=lambda: {"muc.localhost": True, "irc.localhost": False},
         checks=lambda: [Check("storage"), Check('listen:"a"', "not listening")],
     )
 
@@ -87,6 +88,8 @@ def test_the_figures_arrive():
         ("xmpppush_http_requests_total", ("pool", "push"), ("status", "none")): 1,
         ("xmpppush_storage_seconds_count", ("operation", "write")): 1,
         ("xmpppush_storage_backlog",): 12,
+        ("xmpppush_component_attached", ("component", "muc.localhost")): 1,
+        ("xmpppush_component_attached", ("component", "irc.localhost")): 0,
         ("xmpppush_healthy", ("part", "storage")): 1,
         ("xmpppush_healthy", ("part", 'listen:"a"')): 0,
         ("xmpppush_certificate_expiry_timestamp_seconds", ("name", "[mongoosepush]")): 1798761600,

@@ -271,6 +271,7 @@ def test_secrets_are_nowhere(problems, read, tmp_path):
         ("c2s", "tls = none", "none"),
         ("s2s", "", "required"),
         ("component", "secret.a.example = x", "none"),
+        ("component", "secret.a.example = x\ntls = required", "direct"),
         ("websocket", "", "direct"),
         ("websocket", "tls = required", "direct"),
         ("http", "", "direct"),
@@ -318,6 +319,22 @@ def test_ssl_endpoint_is_direct_tls(read, problems):
             "[listen:component]\nendpoint = tcp:1\nsecret.localhost = x",
             "[listen:component] secret.localhost: this server serves that domain itself",
         ),
+        (
+            "[listen:component]\nendpoint = tcp:1\nsecret.a.example = x\ntls = optional",
+            "[listen:component] tls: 'optional' needs STARTTLS, which XEP-0114 does not have",
+        ),
+        (
+            "[listen:component]\nendpoint = tcp:1\nsecret.a.example = x\n"
+            "[component]\njid = a.example\nendpoint = tcp:b:1\nsecret = x",
+            "[listen:component] secret.a.example: this process is that component itself, at another server",
+        ),
+        (
+            "[listen:component]\nendpoint = tcp:1\nsecret.a.example = x\n"
+            "[mod_push]\nvirtual_pubsub_hosts = a.example",
+            "[mod_push] virtual_pubsub_hosts: 'a.example' is served by itself already",
+        ),
+        ("[listen:component]\nendpoint = tcp:1\nsecret.a.example =", "[listen:component] secret.a.example: "),
+        ("[listen:component]\nendpoint = tcp:1\nsecret = x", "[listen:component] secret: "),
         (
             "[listen:c2s]\nendpoint = tcp:1\nmax_stanza_size = 4KiB",
             "[listen:c2s] max_stanza_size: '4KiB' is out of range; from 10000 to 64MiB is allowed",
@@ -451,7 +468,7 @@ def test_problem(problems, text, problem):
     [
         ("[listen:s2s]\nendpoint = tcp:5269", ["[listen:s2s]"]),
         ("[listen:web]\ntype = http\nendpoint = tcp:5280\n[admin]", []),
-        ("[listen:component]\nendpoint = tcp:1\nsecret.a.example = x", ["[listen:component]"]),
+        ("[listen:component]\nendpoint = tcp:1:interface=127.0.0.1\nsecret.a.example = x", []),
         ("[listen:websocket]\nendpoint = tcp:1", ["[listen:websocket]"]),
         ("[c2s]\nack_timeout = 1m\n[s2s]\n", ["[s2s]"]),
         (
@@ -470,6 +487,31 @@ def test_problem(problems, text, problem):
 def test_notices(read, text, notices):
     """What has no effect yet is said in a line for each section or key."""
     assert list(read(text).notices) == [f"{notice} has no effect in this version" for notice in notices]
+
+
+def test_a_component_alone(read):
+    """Without a domain, an app server or another component there is nothing for it."""
+    listener = "[listen:component]\nendpoint = tcp:1:interface=127.0.0.1\nsecret.a.example = x\n"
+    (notice,) = read(f"[server]\ndomains =\n{listener}").notices
+    assert notice == "[listen:component] has no effect: there is nobody here to talk to but the component"
+    assert not read(f"[server]\ndomains =\n{listener}secret.b.example = x").notices
+    assert not read(listener).notices
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "tls", "is_said"),
+    [
+        ("tcp:1", "none", True),
+        ("tcp:1:interface=192.0.2.1", "none", True),
+        ("tcp:1", "direct", False),
+        ("tcp:1:interface=127.0.0.1", "none", False),
+        ("unix:x", "none", False),
+    ],
+)
+def test_components_in_clear_text(read, endpoint, tls, is_said):
+    """Components that come from other machines without TLS are worth a line at start."""
+    notices = read(f"[listen:component]\nendpoint = {endpoint}\ntls = {tls}\nsecret.a.example = x").notices
+    assert [notice.partition(" and")[0] for notice in notices] == ["[listen:component] has no TLS"] * is_said
 
 
 def test_push_plugins(read, problems):

@@ -75,6 +75,7 @@ def test_what_an_operator_should_know(tmp_path):
         )
     )
     assert "c2s (old) on tcp:5222, tls optional; passwords may cross the network in clear text" in text
+    assert "component on tcp:5347, tls none; for a.example; stanzas cross the network in clear text" in text
     assert "certificate     generated (for localhost)" in text
     assert "component       c.example, attaches to tcp:x.example:5347" in text
     assert "https://push.example (TLS, certificate NOT verified)" in text

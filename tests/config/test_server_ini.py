@@ -60,7 +60,6 @@ def test_what_is_commented_out_is_right_too(tmp_path):
     assert config.s2s.static == {"mypubsub.com": "127.0.0.1:5270"}
     assert [notice.partition(" has no effect")[0] for notice in config.notices] == [
         "[listen:s2s]",
-        "[listen:component]",
         "[listen:websocket]",
         "[s2s]",
         "[mongoosepush:sandbox] services 'fcm'",

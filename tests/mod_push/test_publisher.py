@@ -654,3 +654,51 @@ def test_a_registered_device_that_is_gone_is_known_by_the_app_server():
     world.pubsub.accept = lambda publish: a_delivery(service="fcm@a")
     world.publisher.unregistered(a_delivery(service="fcm@a"))
     assert world.registrations == ()
+
+
+class Remote:
+    """App servers elsewhere, for which deliveries are made."""
+
+    def delivery(self, publish):
+        return a_delivery(
+            account=publish.account, pubsub=publish.pubsub, node=publish.node, service="xmpp@else.test"
+        )
+
+
+def elsewhere(**settings):
+    """A world with a registration at an app server that is not in this process."""
+    world = World(remote=Remote(), **settings)
+    world.enabled(node="n1", pubsub="else.test")
+    return world
+
+
+def test_an_app_server_elsewhere_gets_a_delivery():
+    """It is queued like any other; that it was made says nothing about earlier errors."""
+    world = elsewhere()
+    (delivery,) = world.deliveries()
+    assert delivery.service == "xmpp@else.test"
+    assert world.publisher.decisions["push"] == 1
+
+
+def test_refusals_of_an_app_server_elsewhere_count():
+    """So many in a row suspend the registration; one success and the count begins anew."""
+    world = elsewhere(max_errors=2)
+    told = world.publisher._remote.told
+    told(ALICE, "else.test", "n1", "forbidden (auth)")
+    world.deliveries()
+    assert [registration.errors for registration in world.registrations] == [1]
+    told(ALICE, "else.test", "n1", None)
+    assert [registration.errors for registration in world.registrations] == [0]
+    for _ in range(2):
+        told(ALICE, "else.test", "n1", "forbidden (auth)")
+    assert [registration.state for registration in world.registrations] == ["suspended"]
+    told(ALICE, "else.test", "unknown", "forbidden (auth)")
+
+
+def test_a_node_that_is_gone_elsewhere(events):
+    """item-not-found of its app server removes the registration, and the log says whose word that was."""
+    world = elsewhere()
+    (delivery,) = world.deliveries()
+    world.publisher.unregistered(delivery)
+    assert not world.registrations
+    assert "has no node" in [event["log_format"] for event in events if "log_format" in event][-1]

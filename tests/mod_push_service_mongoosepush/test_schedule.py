@@ -438,3 +438,21 @@ def test_nothing_is_lost_whatever_happens(pushes, events, limit, collapse):
             step("s")
     assert sorted(over) == sorted(by_number)
     assert (schedule.in_flight, schedule.queued, schedule.wake_time()) == (0, 0, None)
+
+
+def test_a_service_that_is_back_is_asked_at_once():
+    """Neither its open breaker nor the wait of a device lasts longer; those of other services do."""
+    schedule = a_schedule()
+    for number, service in ((1, "xmpp@a.test"), (2, "xmpp@b.test")):
+        schedule.add(push(number, service, service=service), 0.0)
+    for delivery in taken(schedule):
+        failed(schedule, delivery, delay=300.0, unreachable=True)
+    assert taken(schedule, 1.0) == []
+    schedule.is_back("xmpp@a.test", 1.0)
+    schedule.is_back("xmpp@unknown.test", 1.0)
+    (delivery,) = taken(schedule, 1.0)
+    assert delivery.id == 1
+    schedule.succeeded(delivery, 1.0)
+    assert taken(schedule, 1.0) == []
+    schedule.wake(301.0)
+    assert numbers(taken(schedule, 301.0)) == [2]

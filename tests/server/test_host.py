@@ -11,7 +11,7 @@ from xmpppush.mod_push.plugins import chain_of
 from xmpppush.mod_push.publisher import Publisher
 from xmpppush.model import Account, Registration
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
-from xmpppush.server.host import MAX_SESSIONS, XMPPServer
+from xmpppush.server.host import MAX_DIRECTED, MAX_SESSIONS, XMPPServer
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.storage.memory import memory_storage
@@ -176,6 +176,53 @@ def test_directed_presence_reaches_its_target(world):
     bob.says("<presence to='alice@localhost/gone'/>")
     bob.says("<presence to='alice@localhost' type='subscribe'/>")
     assert len(alice.sent) == before
+
+
+class Room:
+    """Somewhere else, a chat room of a component."""
+
+    def __init__(self, world):
+        self.got = []
+        world.host._router.routes["muc.test"] = self
+
+    def send(self, stanza):
+        self.got.append((stanza.getAttribute("type"), stanza["to"], stanza["from"]))
+
+
+@pytest.mark.parametrize("how", ["unavailable", "gone"])
+def test_who_was_told_learns_the_end(world, how):
+    """RFC 6121 section 4.6.3: a room whose occupant is disconnected keeps no ghost of them."""
+    room = Room(world)
+    alice = world.session(ALICE, "phone", 0)
+    for nick in ("a", "b"):
+        alice.says(f"<presence to='room@muc.test/{nick}'/>")
+    alice.says("<presence to='left@muc.test/a'/>")
+    alice.says("<presence type='unavailable' to='left@muc.test/a'/>")
+    alice.says("<presence type='subscribe' to='friend@muc.test'/>")
+    room.got.clear()
+    if how == "unavailable":
+        alice.says("<presence type='unavailable'/>")
+        assert room.got == [("unavailable", "room@muc.test/b", "alice@localhost/phone")]
+    world.host.unbind(alice)
+    assert room.got == [("unavailable", "room@muc.test/b", "alice@localhost/phone")]
+
+
+def test_who_was_told_without_presence_of_ones_own(world):
+    """Some join rooms and are nowhere else."""
+    room, alice = Room(world), world.session(ALICE, "phone")
+    alice.says("<presence to='room@muc.test/a'/>")
+    world.host.unbind(alice)
+    assert room.got[1:] == [("unavailable", "room@muc.test/a", "alice@localhost/phone")]
+
+
+def test_only_so_many_are_told(world):
+    """A client's memory here is bounded."""
+    room, alice = Room(world), world.session(ALICE, "phone")
+    for number in range(MAX_DIRECTED + 10):
+        alice.says(f"<presence to='room{number}@muc.test'/>")
+    room.got.clear()
+    world.host.unbind(alice)
+    assert len(room.got) == MAX_DIRECTED
 
 
 # Messages

@@ -54,6 +54,7 @@ class Figures:
         enddates: Name of a certificate to when it expires.
         checks: What ``/health`` says.
         publishes: Domain of a component to answer (``result`` or an error) to how many.
+        attached: Domain of somebody else's component to whether it is attached.
         collectors: Of parts that know Prometheus themselves.
     """
 
@@ -68,6 +69,7 @@ class Figures:
     enddates: Callable[[], Mapping[str, datetime]] = _none
     checks: Callable[[], Iterable[Check]] = tuple
     publishes: Mapping[str, Mapping[str, int]] = Factory(dict)
+    attached: Callable[[], Mapping[str, bool]] = _none
     collectors: Iterable[Collector] = ()
 
 
@@ -109,6 +111,12 @@ class _Reader(Collector):
             "Registrations that messages concerned, by what mod_push decided.",
             {(decision,): number for decision, number in figures.decisions.items()},
             "decision",
+        )
+        yield _gauge(
+            "xmpppush_component_attached",
+            "1 if this component of a [listen:NAME] is attached, 0 if it is not.",
+            {(domain,): int(is_there) for domain, is_there in figures.attached().items()},
+            "component",
         )
         yield _counter(
             "xmpppush_component_publishes",

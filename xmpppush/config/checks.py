@@ -48,6 +48,11 @@ def _domains(config: Config) -> Iterator[Problem]:
         for domain in listener.secrets:
             if domain in (*served, *hosts):
                 yield f"[listen:{listener.name}] secret.{domain}", "this server serves that domain itself"
+            if any(domain == component.jid for component in config.components):
+                yield (
+                    f"[listen:{listener.name}] secret.{domain}",
+                    "this process is that component itself, at another server",
+                )
     for host in hosts:
         if host in served:
             yield "[mod_pubsub] host", f"'{host}' is one of [server] domains; it needs a name of its own"
@@ -102,7 +107,9 @@ def _virtual_hosts(config: Config) -> Iterator[Problem]:
         return
     hosts = config.mod_pubsub.hosts if config.mod_pubsub else ()
     for host in config.mod_push.virtual_pubsub_hosts:
-        if host in (*config.server.domains, *hosts, *(component.jid for component in config.components)):
+        attached = (domain for listener in config.listeners for domain in listener.secrets)
+        ours = (component.jid for component in config.components)
+        if host in (*config.server.domains, *hosts, *ours, *attached):
             yield "[mod_push] virtual_pubsub_hosts", f"'{host}' is served by itself already"
 
 

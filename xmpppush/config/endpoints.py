@@ -219,3 +219,11 @@ def _check_file(key: str, path: Path) -> None:
         check_readable(path)
     except BadValue as error:
         raise BadValue(f"has a {key} that {error}") from None
+
+
+def is_exposed(text: str) -> bool:
+    """Can other machines reach the server endpoint ``text``?"""
+    try:
+        return not parse_server_endpoint(text, Path()).is_loopback
+    except BadValue:  # only a file that went away since it was checked
+        return True

@@ -1,5 +1,5 @@
 """
-What is accepted and does nothing in this version, said once at start.
+What is accepted and does nothing in this version, or is not safe, said once at start.
 
 Whoever makes one of these work removes its line here.
 """
@@ -7,10 +7,11 @@ Whoever makes one of these work removes its line here.
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from xmpppush.config.endpoints import is_exposed
 from xmpppush.config.sections import Config, MongoosePushSection
 
 NO_EFFECT = "has no effect in this version"
-LISTENERS_AT_WORK = ("c2s", "http")
+LISTENERS_AT_WORK = ("c2s", "component", "http")
 SECTIONS_TO_COME = ("s2s",)
 SECTION_HEADS_TO_COME: tuple[str, ...] = ()
 PUSH_PLUGINS = ("defaults", "enhanced", "hints")
@@ -19,7 +20,7 @@ NODE_TYPES = ("push", "flat")
 
 def notices_of(config: Config, given: Mapping[str, Collection[str]]) -> tuple[str, ...]:
     """
-    One line for each section or key without effect.
+    One line for each section or key without effect, or with one that the operator may not expect.
 
     Args:
         given: The keys that the file sets, by section: a default is nobody's expectation.
@@ -32,6 +33,20 @@ def _notices(config: Config, given: Mapping[str, Collection[str]]) -> Iterator[t
     for section in given:
         if section in idle or section in SECTIONS_TO_COME or section.startswith(SECTION_HEADS_TO_COME):
             yield f"[{section}]", NO_EFFECT
+    attached = {domain for listener in config.listeners for domain in listener.secrets}
+    is_alone = not config.server.domains and (config.mod_pubsub is None or config.bridge is None)
+    for listener in config.listeners:
+        if listener.type == "component" and is_alone and len(attached) < 2:
+            yield (
+                f"[listen:{listener.name}]",
+                "has no effect: there is nobody here to talk to but the component",
+            )
+        if listener.type == "component" and listener.tls == "none" and is_exposed(listener.endpoint):
+            yield (
+                f"[listen:{listener.name}]",
+                "has no TLS and is not on loopback: all that components send and get crosses the network in"
+                " clear text",
+            )
     if "admin" in given and not any(each.type == "http" for each in config.listeners):
         yield "[admin]", "has no effect without a listener of type http"
     if config.auth.registration:

@@ -339,9 +339,12 @@ class _Reader:
             choice("required", "optional", "direct", "none"),
             "direct" if direct else DEFAULT_TLS[default.type],
         )
-        if default.type in ("websocket", "http"):
+        if default.type in ("websocket", "http", "component"):
             if tls == "optional":
-                keys.problem("tls", "'optional' needs STARTTLS, which HTTP does not have; use direct or none")
+                what = "XEP-0114" if default.type == "component" else "HTTP"
+                keys.problem(
+                    "tls", f"'optional' needs STARTTLS, which {what} does not have; use direct or none"
+                )
             tls = "direct" if tls == "required" else tls
         if endpoint is not None and direct and tls != "direct":
             keys.problem("tls", f"'{tls}' contradicts the endpoint: '{endpoint.kind}:' is tls = direct")
@@ -644,6 +647,9 @@ class _Reader:
         section = LimitsSection(
             c2s_stanzas_per_second=keys.take(
                 "c2s_stanzas_per_second", whole(0, MANY), default.c2s_stanzas_per_second
+            ),
+            component_stanzas_per_second=keys.take(
+                "component_stanzas_per_second", whole(0, MANY), default.component_stanzas_per_second
             ),
             unauthenticated_timeout=keys.take(
                 "unauthenticated_timeout", duration("1s", "1h"), default.unauthenticated_timeout

@@ -327,6 +327,7 @@ class AdminSection:
 @frozen
 class LimitsSection:
     c2s_stanzas_per_second: int = 100
+    component_stanzas_per_second: int = 1000
     unauthenticated_timeout: float = 30.0
     connections_per_address: int = 200
     offline_messages_per_user: int = 1000

@@ -58,6 +58,9 @@ def _listener(config: Config, listener: ListenSection) -> str:
     exposed = listener.tls in ("none", "optional") and endpoint is not None and not endpoint.is_loopback
     if listener.type in ("c2s", "websocket") and exposed and config.auth.allow_plain_without_tls:
         text += "; passwords may cross the network in clear text"
+    if listener.type == "component":
+        text += f"; for {', '.join(listener.secrets)}"
+        text += "; stanzas cross the network in clear text" if exposed else ""
     if listener.type == "http" and not config.admin.password:
         text += "; all but /health for this machine alone"
     elif listener.type == "http" and exposed:

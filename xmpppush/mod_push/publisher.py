@@ -39,6 +39,7 @@ from xmpppush.interfaces import (
 from xmpppush.jids import parse_jid
 from xmpppush.mod_push.extensions import IV_SIZE, extended, left_out_by
 from xmpppush.mod_push.privacy import DEFAULT_PRIVACY, Privacy
+from xmpppush.mod_push.remote import RemoteAppServers
 from xmpppush.mod_push.rules import (
     Verdict,
     all_active,
@@ -56,6 +57,7 @@ from xmpppush.mod_push.rules import (
 from xmpppush.mod_push.workers import Workers
 from xmpppush.model import (
     ACTIVE,
+    REMOTE,
     SUSPENDED,
     Delivery,
     Importance,
@@ -86,8 +88,7 @@ class Publisher:
     Decides on each message and publishes to the app servers of this process.
 
     Args:
-        pubsub: The app server of this process, ``None`` where it has none. Others are reached over
-            s2s or as components, which this version has not yet.
+        pubsub: The app server of this process, ``None`` where it has none.
         push_service: Takes the stored deliveries.
         max_errors: Errors in a row that suspend a registration.
         suspend_retry: Seconds until a suspended one is tried again.
@@ -98,6 +99,7 @@ class Publisher:
             straight to the push service, by the options given at enable.
         rosters: Who is unknown to an account, for registrations that ask.
         random_octets: Makes so many of them, for encryption.
+        remote: The way to app servers elsewhere, ``None`` where there is none.
 
     Attributes:
         decisions: How many registrations that a message concerned got a ``push``, or did not: ``online``,
@@ -127,6 +129,7 @@ class Publisher:
         virtual_hosts: Iterable[str] = (),
         rosters: IRosterStore | None = None,
         random_octets: Callable[[int], bytes] = urandom,
+        remote: RemoteAppServers | None = None,
     ) -> None:
         self._registrations = registrations
         self._messages = messages
@@ -146,6 +149,9 @@ class Publisher:
         self._virtual_hosts = frozenset(virtual_hosts)
         self._rosters = rosters
         self._random_octets = random_octets
+        self._remote = remote
+        if remote is not None:
+            remote.told = self._remote_told
         self._unreachable: set[str] = set()
         self._outages: dict[str, Outage] = {}  # by pubsub JID, of those that had one
         self._saving: IDelayedCall | None = None
@@ -258,7 +264,7 @@ class Publisher:
                 if registration in asleep:
                     why = "device-inactive"
             note(registration.node, Decision.ACCEPTED, why)
-            if registration.errors:
+            if registration.errors and not delivery.service.startswith(REMOTE):
                 start(self._succeeded(registration, trace), self._not_noted, registration)
             if self._batches is not None and not at_once:
                 delivery = self._batches.place(delivery)
@@ -337,7 +343,9 @@ class Publisher:
                 publish = self._publish(registration, notification, trace)
                 delivery: Delivery = self._push_service.prepare(publish, self._clock.seconds())
                 return delivery
-            raise AppServerUnreachable(f"no way to {registration.pubsub}")
+            if self._remote is None:
+                raise AppServerUnreachable(f"no way to {registration.pubsub}")
+            return self._remote.delivery(self._publish(registration, notification, trace))
         publish = self._publish(registration, notification, trace)
         if not self._workers.free:
             return self._accept_later(self._pubsub, publish)
@@ -382,6 +390,27 @@ class Publisher:
                 seconds=round(lasted, 1),
             )
 
+    def _remote_told(self, account: str, pubsub: str, node: str, refusal: str | None) -> None:
+        """What an app server elsewhere made of a publish that it got."""
+        known = self._registrations.known(account) if refusal is None else None
+        if known is not None and not any(
+            each.errors for each in known if (each.pubsub, each.node) == (pubsub, node)
+        ):
+            return
+        start(
+            self._note_remote(account, pubsub, node, refusal),
+            self._not_noted,
+            Registration(account, pubsub, node),
+        )
+
+    async def _note_remote(self, account: str, pubsub: str, node: str, refusal: str | None) -> None:
+        for registration in await self._registrations.of(account):
+            if (registration.pubsub, registration.node) == (pubsub, node):
+                if refusal is not None:
+                    await self._publish_failed(registration, PushError(refusal), self._trace.begin())
+                elif registration.errors:
+                    await self._succeeded(registration, self._trace.begin())
+
     async def _succeeded(self, registration: Registration, trace: str) -> None:
         account, node = registration.account, registration.node
         await self._registrations.forget_errors(account, registration.pubsub, node)
@@ -407,7 +436,7 @@ class Publisher:
             if registration.pubsub not in self._unreachable and len(self._unreachable) < 1000:
                 self._unreachable.add(registration.pubsub)
                 self._log.warn(
-                    "no way to app server {pubsub}: this version reaches those of its own process only",
+                    "no way to app server {pubsub}: it is none of this process, nor an attached component",
                     pubsub=registration.pubsub,
                 )
             return
@@ -518,15 +547,21 @@ class Publisher:
         return Deferred.fromCoroutine(self._unregistered(delivery))
 
     async def _unregistered(self, delivery: Delivery) -> None:
+        elsewhere = delivery.service.startswith(REMOTE)
         for registration in await self._registrations.of(delivery.account):
             if (
                 (registration.pubsub, registration.node) == (delivery.pubsub, delivery.node)
                 and registration.created <= delivery.created
                 and await self._is_device(registration, delivery)
-                and await self._remove(registration, delivery.trace, "device-gone")
+                and await self._remove(
+                    registration, delivery.trace, "node-gone" if elsewhere else "device-gone"
+                )
             ):
                 self._log.info(
-                    "registration of {account} removed: push service says node {node}'s device is gone",
+                    "registration of {account} removed: {pubsub} has no node {node} any more"
+                    if elsewhere
+                    else "registration of {account} removed: push service says node {node}'s device is gone",
+                    pubsub=delivery.pubsub,
                     account=delivery.account,
                     node=delivery.node,
                 )

@@ -292,6 +292,22 @@ def verdict_on(error: BaseException) -> Verdict:
     return Verdict.COUNTS
 
 
+# What only the way to an app server answers, or one that is not well, whatever type they give it.
+_PASSING = (
+    "internal-server-error",
+    "remote-server-not-found",
+    "remote-server-timeout",
+    "resource-constraint",
+)
+
+
+def verdict_on_answer(condition: str, kind: str) -> Verdict:
+    """Of the error that an app server elsewhere answered (XEP-0357 section 7, RFC 6120 section 8.3.2)."""
+    if kind == "wait" or condition in _PASSING:
+        return Verdict.PASSING
+    return Verdict.GONE if condition == "item-not-found" else Verdict.COUNTS
+
+
 def _text_of(element: Element) -> str:
     for child in element.children:
         if type(child) is str and child:

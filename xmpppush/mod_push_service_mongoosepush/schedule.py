@@ -267,6 +267,19 @@ class Schedule:
         newest = device.newest.get(collapse_key(delivery))
         return newest if newest is not delivery else None
 
+    def is_back(self, service: str, now: float) -> None:
+        """A service is there again: a probe may be sent at once, for whichever device."""
+        lane = self._lanes.get(service)
+        if lane is None:
+            return
+        if lane.breaker.until is not None:
+            lane.breaker.until = now
+        for device in self._devices.values():
+            if device.lane is lane and device.state == RETRY:
+                self._unplace(device)
+                device.not_before = now
+                self._place(device, now)
+
     # Time.
 
     def wake_time(self) -> float | None:

@@ -41,7 +41,7 @@ from xmpppush.mod_push_service_mongoosepush.outcomes import outcome_of
 from xmpppush.mod_push_service_mongoosepush.payload import SERVICES, Targets, body_for
 from xmpppush.mod_push_service_mongoosepush.retry import RetryPolicy
 from xmpppush.mod_push_service_mongoosepush.schedule import Schedule
-from xmpppush.model import Delivery, Publish
+from xmpppush.model import REMOTE, Delivery, Publish
 from xmpppush.trace import NO_TRACE, Decision, told
 
 CAPACITY = 50_000
@@ -140,7 +140,8 @@ class MongoosePushBridge(Service):
             trace: Told of each try that failed, and of each outcome.
             collapse: ``[mod_push] collapse``: while a push to a device waits for another try, later ones
                 of its sender replace it.
-            pools: Those of the apps, by `Delivery.service` (``fcm@NAME``).
+            pools: Those of the apps, by `Delivery.service` (``fcm@NAME``), and under `REMOTE` what publishes
+                to app servers elsewhere.
         """
         self.by_service: Counter[tuple[str, str]] = Counter(
             {(service, outcome): 0 for service in services for outcome in OUTCOMES}
@@ -208,7 +209,7 @@ class MongoosePushBridge(Service):
         reasons = [
             f"{service}: {outage.reason}"
             for service, outage in sorted(self._outages.items())
-            if outage.since is not None
+            if outage.since is not None and not service.startswith(REMOTE)
         ]
         return "; ".join(reasons) or None
 
@@ -266,6 +267,11 @@ class MongoosePushBridge(Service):
         """The account was removed, and its rows with it: send nothing of it that was there before."""
         self._removed[account] = self._clock.seconds()
 
+    def is_back(self, service: str) -> None:
+        """What could not be reached can be again: nothing for it waits any longer."""
+        self._schedule.is_back(service, self._clock.seconds())
+        self._pump()
+
     def _is_void(self, delivery: Delivery) -> bool:
         removed = self._removed.get(delivery.account)
         return removed is not None and delivery.created <= removed
@@ -302,7 +308,8 @@ class MongoosePushBridge(Service):
             self._set_timer()
 
     def _post_for_app(self, service: str) -> "Callable[[str, bytes], Deferred[Response]]":
-        pool = self._pools.get(service)
+        # All app servers elsewhere are one pool.
+        pool = self._pools.get(REMOTE if service.startswith(REMOTE) else service)
         # Anywhere else its tokens are nobody's business, and the operator may put the app back.
         return pool.post if pool is not None else _not_configured
 

@@ -28,6 +28,7 @@ from xmpppush.jids import BadJid, parse_jid
 from xmpppush.metrics import Traffic
 from xmpppush.server import sasl, sm
 from xmpppush.server.parser import StreamFault
+from xmpppush.server.rules import check_iq
 from xmpppush.server.sasl import SASLFailure
 from xmpppush.server.session import Session
 from xmpppush.server.sm import StreamManagement
@@ -41,8 +42,6 @@ STOP_TIMEOUT = 3.0  # seconds for all clients to say goodbye
 MAX_FAILURES = 5  # of one connection, where [auth] max_failures is 0
 
 _STANZAS = ("message", "presence", "iq")
-_REQUESTS = ("get", "set")
-_ANSWERS = ("result", "error")
 
 
 @implementer(IHandshakeListener)
@@ -358,7 +357,7 @@ class C2SConnection(XMPPStream):
         factory = self._factory
         session = Session(self, self.account, factory.host, self._clock, factory.management.ack_timeout)
         try:
-            _check_iq(iq)
+            check_iq(iq)
             session.bound(factory.host.bind(session, self.account, wanted or None))
         except BadJid:  # not jid-malformed, which is for the addresses of a stanza (section 7.7.2.1)
             self._reply_error(iq, BadStanza("no resource can have that name"))
@@ -494,7 +493,7 @@ class C2SConnection(XMPPStream):
             if to is not None:
                 parse_jid(to)
             if name == "iq":
-                _check_iq(stanza)
+                check_iq(stanza)
                 if self._is_for_us(stanza):
                     return
             stored = self._factory.host.stanza(session, stanza)
@@ -714,23 +713,6 @@ class C2SFactory(ServerFactory):
 class _NoRoom(Protocol):
     def connectionMade(self) -> None:
         self.transport.abortConnection()  # type: ignore[union-attr]
-
-
-def _check_iq(iq: Element) -> None:
-    """
-    RFC 6120 section 8.2.3.
-
-    Raises:
-        BadStanza: What is missing, for the client.
-    """
-    kind = iq.attributes.get("type")
-    if not iq.attributes.get("id"):
-        raise BadStanza("an iq needs an id")
-    if kind in _REQUESTS:
-        if sum(1 for _ in iq.elements()) != 1:
-            raise BadStanza("a request has exactly one child element")
-    elif kind not in _ANSWERS:
-        raise BadStanza("an iq is of type get, set, result or error")
 
 
 def _too_high(error: sm.HandledTooHigh) -> StreamFault:

@@ -56,6 +56,11 @@ class ComponentParser(StreamParser):
         )
 
     @property
+    def unread(self) -> int:
+        """Bytes of a tag that is not whole yet; expat looks at all of them again with each segment."""
+        return self._fed - self._expat.CurrentByteIndex if self._root is not None else 0
+
+    @property
     def is_worn(self) -> bool:
         """Is it time for a `renewed` one?"""
         return self._worn and self.between_stanzas

@@ -29,6 +29,7 @@ from xmpppush.model import Delivery, OfflineMessage
 from xmpppush.server.handed import Handed, HandedMessages
 from xmpppush.server.handlers import DomainHandlers
 from xmpppush.server.offline import Held, OfflineMessages, delayed
+from xmpppush.server.requests import Requests
 from xmpppush.server.resources import Resources
 from xmpppush.server.router import Router
 from xmpppush.server.rules import (
@@ -46,8 +47,10 @@ from xmpppush.xep.conditions import error_reply
 from xmpppush.xep.xml import relayed_xml
 
 MAX_REMEMBERED = 10_000  # sessions that are over
+MAX_DIRECTED = 500  # addresses that a session tells that it is there
 MAX_SESSIONS = 100  # of one account; more is a client that leaks connections
 
+_ANSWERS = ("result", "error")
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,3}")
 
 
@@ -61,6 +64,7 @@ class XMPPServer(Service):
         offline_limit: ``[limits] offline_messages_per_user``.
         ack_timeout: ``[c2s] ack_timeout``: so long a client that lost its session has to come back before
             there is a push for what that left behind.
+        requests: Of the served domains, ``None`` where they make none.
     """
 
     _log = Logger()
@@ -77,6 +81,7 @@ class XMPPServer(Service):
         clock: IReactorTime,
         offline_limit: int = 1000,
         ack_timeout: float = 60.0,
+        requests: Requests | None = None,
     ) -> None:
         self.setName("sessions")
         self.domains = frozenset(domains)
@@ -89,6 +94,7 @@ class XMPPServer(Service):
         self._clock = clock
         self._offline_limit = offline_limit
         self._ack_timeout = ack_timeout
+        self._requests = requests
         self._stopping = False
         self._recovery: Any = None
         self._handed = HandedMessages(messages, resources, push, clock)
@@ -98,6 +104,8 @@ class XMPPServer(Service):
         self._resumable: dict[str, Any] = {}
         # Sessions that are over, by their id: account and counters, for who resumes too late.
         self._over: dict[str, tuple[str, StreamManagement]] = {}
+        # Session to bare JID to the address that it sent presence to.
+        self._directed: dict[ISession, dict[str, str]] = {}
         for domain in self.domains:
             router.routes[domain] = self
 
@@ -146,11 +154,13 @@ class XMPPServer(Service):
         self._no_longer_resumable(session)
         held = self._offline.gone(session)
         left = session.end()
-        if session.priority is not None:
+        if session.priority is not None or session in self._directed:
             gone = Element((None, "presence"))
             gone["from"] = session.full
             gone["type"] = "unavailable"
-            self._broadcast(session, gone)
+            if session.priority is not None:
+                self._broadcast(session, gone)
+            self._tell_directed(session, gone)
         if left or held:
             self._undelivered(session, left, held, push_after)
 
@@ -216,9 +226,11 @@ class XMPPServer(Service):
         self._handed.push(what for what in session.unacknowledged() if isinstance(what, Handed))
 
     def stanza(self, session: ISession, stanza: Element) -> "Deferred[Any] | None":
-        if stanza.name == "presence" and "to" not in stanza.attributes:
-            self._own_presence(session, stanza)
-            return None
+        if stanza.name == "presence":
+            if "to" not in stanza.attributes:
+                self._own_presence(session, stanza)
+                return None
+            self._note_directed(session, stanza)
         if "to" not in stanza.attributes:
             # RFC 6120 section 10.3: meant for the sender's own account.
             stanza["to"] = session.account
@@ -241,6 +253,9 @@ class XMPPServer(Service):
 
     def _iq(self, stanza: Element, to: JID) -> None:
         if to.resource is None or to.user is None:
+            if to.user is None and self._requests is not None and stanza.attributes.get("type") in _ANSWERS:
+                self._requests.answered(stanza)
+                return
             self._handlers.handle(stanza)
             return
         session = self.resources.get(to.userhost(), to.resource)
@@ -262,6 +277,7 @@ class XMPPServer(Service):
             if session.priority is not None:
                 session.priority = session.presence = None
                 self._broadcast(session, stanza)
+            self._tell_directed(session, stanza)
             return
         if kind is not None:
             return  # subscriptions without an address, errors: nothing to do (RFC 6121 section 4.3)
@@ -287,6 +303,22 @@ class XMPPServer(Service):
         for other in list(self.resources.of(session.account).values()):
             if other.priority is not None:
                 other.send(_addressed(stanza, other.full))
+
+    def _note_directed(self, session: ISession, stanza: Element) -> None:
+        """Whom a session told that it is there, a chat room for one, has to learn when it is not any more."""
+        kind, to = stanza.attributes.get("type"), parse_jid(stanza["to"])
+        if kind is None:
+            told = self._directed.setdefault(session, {})
+            if len(told) < MAX_DIRECTED or to.userhost() in told:
+                told[to.userhost()] = to.full()
+        elif kind == "unavailable" and session in self._directed:
+            self._directed[session].pop(to.userhost(), None)
+
+    def _tell_directed(self, session: ISession, gone: Element) -> None:
+        """RFC 6121 section 4.6.3."""
+        for to in self._directed.pop(session, {}).values():
+            if not self._stopping:
+                self._router.route(_addressed(gone, to))
 
     def _directed_presence(self, stanza: Element, to: JID) -> None:
         if to.user is None or stanza.attributes.get("type") not in (None, "unavailable", "error"):

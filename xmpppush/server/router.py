@@ -12,7 +12,7 @@ from xmpppush._wokkel import Router as WokkelRouter
 from xmpppush.errors import BadStanza
 from xmpppush.interfaces import IRouter
 from xmpppush.jids import parse_jid
-from xmpppush.xep.conditions import error_reply
+from xmpppush.xep.conditions import bounced
 
 
 @implementer(IRouter)
@@ -48,7 +48,7 @@ class Router(WokkelRouter):
             stored = destination.send(stanza)
             return stored if isinstance(stored, Deferred) else None  # a pipe of wokkel's tells a bool
         if stanza.attributes.get("type") not in ("result", "error"):
-            reply = error_reply(stanza, StanzaError("remote-server-not-found"))
+            reply = bounced(stanza, StanzaError("remote-server-not-found"))
             if reply is not None:
                 self.route(reply)
         return None

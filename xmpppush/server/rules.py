@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 from twisted.words.xish.domish import Element
 
+from xmpppush.errors import BadStanza
 from xmpppush.xep import namespaces as ns
 
 CHAT_STATES = "http://jabber.org/protocol/chatstates"  # XEP-0085
+_REQUESTS = ("get", "set")
+_ANSWERS = ("result", "error")
 
 
 class Otherwise(Enum):
@@ -117,3 +120,20 @@ def is_worth_storing(stanza: Element) -> bool:
         elif not content and uri != CHAT_STATES and child.name != "thread":
             content = True
     return content
+
+
+def check_iq(iq: Element) -> None:
+    """
+    RFC 6120 section 8.2.3.
+
+    Raises:
+        BadStanza: What is missing, for the sender.
+    """
+    kind = iq.attributes.get("type")
+    if not iq.attributes.get("id"):
+        raise BadStanza("an iq needs an id")
+    if kind in _REQUESTS:
+        if sum(1 for _ in iq.elements()) != 1:
+            raise BadStanza("a request has exactly one child element")
+    elif kind not in _ANSWERS:
+        raise BadStanza("an iq is of type get, set, result or error")

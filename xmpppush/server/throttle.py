@@ -1,4 +1,4 @@
-"""Who failed to log in too often. Times come from outside, memory is bounded."""
+"""Who does too much: logs in wrongly, or sends too fast. Times come from outside, memory is bounded."""
 
 from collections import OrderedDict, deque
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -70,3 +70,27 @@ class Throttle:
         if not times:
             del self._failures[name]
         return len(times)
+
+
+class Allowance:
+    """
+    How much somebody may do: so much in a second, with some in advance.
+
+    Args:
+        rate: In a second; 0: any amount.
+        most: What can be saved up.
+    """
+
+    def __init__(self, rate: float, most: float, now: float) -> None:
+        self._rate = rate
+        self._most = self._left = most
+        self._filled = now
+
+    def take(self, amount: float, now: float) -> float:
+        """Something was done; returns how many seconds to wait before more is."""
+        rate = self._rate
+        if not rate:
+            return 0.0
+        self._left = min(self._most, self._left + (now - self._filled) * rate) - amount
+        self._filled = now
+        return max(0.0, -self._left / rate)

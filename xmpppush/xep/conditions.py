@@ -115,6 +115,24 @@ def to_stanza_error(failure: Failure) -> Failure:
     raise error
 
 
+def bounced(stanza: Element, error: BaseException) -> Element | None:
+    """
+    `error_reply`, for a stanza that does not get to whom it is addressed to.
+
+    It is written as if that one had answered (RFC 6120 section 8.3.1). That it has not is what `is_bounce`
+    tells: an app server that is not reached says nothing against a registration.
+    """
+    reply = error_reply(stanza, error)
+    if reply is not None:
+        reply.is_bounce = True  # type: ignore[attr-defined]
+    return reply
+
+
+def is_bounce(stanza: Element) -> bool:
+    """Was this error made on the way, by this process?"""
+    return "is_bounce" in stanza.__dict__
+
+
 def error_reply(stanza: Element, error: BaseException) -> Element | None:
     """
     The answer to a stanza that failed (RFC 6120 section 8.3): addresses swapped, content and id kept.
