@@ -656,6 +656,16 @@ class IAppDevices(Interface):
     def knows(host: str, node: str, options: Mapping[str, str]) -> "bool | Deferred[bool]":
         """Is what is published there, with these options, for a device of ours, and for no node?"""
 
+    def unregistered(delivery: Delivery) -> "Coroutine[Deferred[Any], Any, str]":
+        """
+        The push service says that the device is gone (410): forget it.
+
+        Not one that registered anew, or with another token, since the delivery was made.
+
+        Returns:
+            Bare JID of its owner where it was forgotten and that is known, else ``""``.
+        """
+
 
 class ITrace(Interface):
     """

@@ -209,6 +209,26 @@ def test_nothing_is_lost_while_the_push_service_is_down(tmp_path, xmpp_server):
         assert server.log.read_text().count("[component]") == 1
 
 
+def test_one_user_cannot_end_the_stream_of_all(tmp_path, xmpp_server):
+    """By a request whose answer would be more than the server takes from a component."""
+    user = phones("a", 1)[0]
+
+    async def scenario():
+        phone = await logged_in(xmpp_server, user)
+        for size in (100_000, 250_000):  # escaped on its way, each is four times as long
+            phone.send_raw(
+                f"<iq type='get' id='big' to='{COMPONENT}'><query xmlns='a'>{'>' * size}</query></iq>"
+            )
+        ping = f"<iq type='get' id='p' to='{COMPONENT}'><ping xmlns='urn:xmpp:ping'/></iq>"
+        assert (await phone.ask(ping)).get("type") == "result"
+        await phone.log_out()
+
+    with StandIn(tmp_path) as push_service, app_server(tmp_path, xmpp_server, push_service) as server:
+        wait_for("the component is attached", lambda: attachments(server))
+        asyncio.run(scenario())
+        assert server.log.read_text().count("[component]") == 1
+
+
 def test_a_restart_of_the_app_server(tmp_path, xmpp_server):
     """
     Under load: Prosody loses no registration.

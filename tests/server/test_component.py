@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from xmpppush.config.sections import ComponentSection
 from xmpppush.errors import DeviceUnregistered, Forbidden, StorageError
-from xmpppush.server.component import MAX_SHORT, MAX_UNANSWERED, ComponentLink, EarlyAttachment
+from xmpppush.server.component import MAX_SHORT, MAX_STANZA, MAX_UNANSWERED, ComponentLink, EarlyAttachment
 from xmpppush.server.parser import stanza_of
 from xmpppush.server.router import Router
 from xmpppush.xep.namespaces import COMPONENT, STREAM_ERRORS, STREAMS
@@ -335,6 +335,25 @@ def test_a_stanza_against_the_limits_ends_nothing(attached):
     answer = attached.sees_stanza()
     assert (answer["id"], answer["to"]) == ("b", "eve@chat.test/r")
     assert answer.error.firstChildElement().name == "policy-violation"
+    attached.says(A_PUBLISH)
+    assert "type='result'" in attached.sees()
+
+
+@pytest.mark.parametrize("size", [100_000, 3 * MAX_STANZA])
+def test_no_answer_is_larger_than_the_server_takes(attached, size):
+    """An error echoes what it answers; Prosody ends the stream of a component that sends 512 KiB at once."""
+    attached.says(
+        "<iq type='get' id='p' from='a@chat.test/r' to='chat.test'>"
+        f"<query xmlns='a' node='n'>{'>' * size}</query></iq>"
+    )
+    data = attached.sees()
+    assert len(data) < 1000
+    answer = stanza_of(data)
+    assert (answer["type"], answer["id"], answer["to"]) == ("error", "p", "a@chat.test/r")
+    assert [child.name for child in answer.elements()] == ["error"]
+    # Of an answer that has to be so large there is none.
+    attached.says(f"<iq type='get' id='{'>' * 200_000}' from='chat.test' to='chat.test'><q xmlns='a'/></iq>")
+    assert attached.sees() == ""
     attached.says(A_PUBLISH)
     assert "type='result'" in attached.sees()
 

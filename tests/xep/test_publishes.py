@@ -99,6 +99,22 @@ def test_anything_else_is_left_to_the_parser(old, new):
     assert publish_at(changed, 0) is None
 
 
+@pytest.mark.parametrize("value", ['"a\'b"', "'a\"b'"])
+@pytest.mark.parametrize("name", [b"id", b"from", b"node", b"item id"])
+def test_the_answer_is_xml_whatever_quotes_came(name, value):
+    """A quote within the other ones, as servers may write it, ends no attribute of the answer."""
+    data = A_PUBLISH.replace(b"<item>", b"<item id='i'>")
+    head, _, tail = data.partition(name + b"='")
+    resource = b"chat.test/" if name == b"from" else b""
+    changed = (
+        head + name + b"=" + value.encode()[:1] + resource + value.encode()[1:] + tail.partition(b"'")[2]
+    )
+    assert parsed(changed)["type"] == "set"
+    request = publish_at(changed, 0)
+    if request is not None:
+        assert parsed(publish_result(request, request.item).encode())["type"] == "result"
+
+
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), max_size=20)
 
 

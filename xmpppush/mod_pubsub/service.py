@@ -3,8 +3,10 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random, SystemRandom
+from typing import Any
+from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -60,12 +62,13 @@ class PubSub:
     Attributes:
         hosts: Its domains.
         types: The node types it offers, by name, the default first.
-        on_gone: Told of a node whose device is gone where the publisher has its answer already.
+        on_gone: Told of a node whose device is gone where the publisher has its answer already: host, name
+            and the owner's bare JID.
         lookup: Finds nodes for those who may know of them.
         subscriptions, items: Of nodes that are not for notifications.
     """
 
-    on_gone: Callable[[Node], object] | None = None
+    on_gone: Callable[[str, str, str], object] | None = None
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class PubSub:
         # Those who wait for their first try, by the number of the row: until when, and whom to tell.
         self._unanswered: dict[int, tuple[float, Answered]] = {}
         self._timer: IDelayedCall | None = None
+        self._turns: WeakValueDictionary[tuple[str, str], DeferredLock] = WeakValueDictionary()
         self.lookup = Lookup(nodes, self.types)
         self.subscriptions = Subscriptions(nodes, self.lookup, clock)
         self.items = Items(nodes, self.lookup, self.subscriptions, clock)
@@ -223,14 +227,25 @@ class PubSub:
         while self._unanswered:
             self._answer_oldest()
 
-    def unregistered(self, delivery: Delivery) -> None:
-        """The device of what another server published is gone: that is the answer, or is told `on_gone`."""
-        if delivery.id not in self._unanswered and delivery.pubsub in self.hosts:
-            self.lookup.get(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
+    def unregistered(self, delivery: Delivery) -> "Deferred[None]":
+        """
+        The device is gone: fires when it is forgotten, if it is one of an app's.
 
-    def _told_gone(self, node: Node | None) -> None:
-        if node is not None and self.on_gone is not None:
-            self.on_gone(node)
+        To a server elsewhere that published that is the answer or, where it has one, `on_gone` is told.
+        """
+        return Deferred.fromCoroutine(self._unregistered(delivery))
+
+    async def _unregistered(self, delivery: Delivery) -> None:
+        # Before anything is waited for: in a moment it is answered, by what the device came to.
+        untold = delivery.id not in self._unanswered and not delivery.account
+        owner = await self._apps.unregistered(delivery) if self._apps is not None else ""
+        if not untold or delivery.pubsub not in self.hosts:
+            return
+        if not owner and "@" not in delivery.service:
+            node = await self.lookup.get(delivery.pubsub, delivery.node)
+            owner = node.owner if node is not None else ""
+        if owner and self.on_gone is not None:
+            self.on_gone(delivery.pubsub, delivery.node, owner)
 
     def item_id(self) -> str:
         """An id for an item, or a name for a node, that came without one."""
@@ -290,6 +305,11 @@ class PubSub:
         self, requester: JID, host: str, name: str, config: Mapping[str, str]
     ) -> tuple[None, list[Event]]:
         """Change options of a node; those not named stay. Items that are too many now go."""
+        return await self._in_turn(host, name, self._configure, requester, host, name, config)
+
+    async def _configure(
+        self, requester: JID, host: str, name: str, config: Mapping[str, str]
+    ) -> tuple[None, list[Event]]:
         node = await self.lookup.owned(requester, host, name)
         defaults = self.lookup.defaults_of(node)
         checked = check_config(config, defaults, self.lookup.features_of(node))
@@ -326,9 +346,19 @@ class PubSub:
 
     async def affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         """Change affiliations: all of them or, raising why not, none (section 8.9.2)."""
+        await self._in_turn(host, name, self._affiliate, requester, host, name, changes)
+
+    async def _affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         check_affiliations(await self.lookup.owned(requester, host, name), changes)
         if not await self._nodes.affiliate(host, name, changes):
             raise NodeNotFound("no such node")
+
+    async def _in_turn(self, host: str, name: str, change: Any, *args: object) -> Any:
+        """Change a node by what it is, once the changes before have made it that."""
+        turn = self._turns.get((host, name))
+        if turn is None:
+            turn = self._turns[host, name] = DeferredLock()
+        return await turn.run(lambda: Deferred.fromCoroutine(change(*args)))
 
     # What one may see
 

@@ -46,6 +46,10 @@ MAX_UNANSWERED = 1000  # publishes; then nothing more is read until half of them
 MAX_HELD = 64 * 1024  # bytes of a publish that is not whole yet
 MAX_SHORT = 16 * 1024  # bytes of a publish that goes the short way; push services take 4 KiB
 READ_SIZE = 16 * 1024
+MAX_ECHO = 16 * 1024  # characters of an error; RFC 6120 section 8.3.1 leaves it to us what it repeats
+# Of anything we send. Prosody ends the stream of a component at 512 KiB; and what was 256 KiB of a user's has
+# four times as much when each '>' in it is escaped.
+MAX_SENT = 256 * 1024
 
 LOGIN_TIMEOUT = 20.0  # seconds from the first octet to the server's last word on the handshake
 EARLY_TIMEOUT = 5.0
@@ -553,7 +557,12 @@ class ComponentLink(Service):
     def send(self, stanza: Element) -> None:
         """The router's way out."""
         if self.stream is not None and self.stream.attached:
-            self.stream.send_xml(to_xml(stanza, COMPONENT))
+            xml = to_xml(stanza, COMPONENT)
+            if len(xml) > MAX_ECHO and stanza.getAttribute("type") == "error":
+                del stanza.children[:-1]  # the error itself comes last
+                xml = to_xml(stanza, COMPONENT)
+            if len(xml.encode()) <= MAX_SENT:
+                self.stream.send_xml(xml)
         elif stanza.name != "presence" and stanza.getAttribute("type") not in ("result", "error"):
             reply = error_reply(stanza, AppServerUnreachable("not attached"))
             if reply is not None:
