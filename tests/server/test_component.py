@@ -245,6 +245,38 @@ def test_who_is_replaced_does_not_fight_back(attached):
     assert attached.endpoint.tries == 2
 
 
+def test_a_server_that_takes_us_and_hangs_up_is_not_hammered(attached, lines):
+    """A log-in that is over at once is no success: the tries go further and further apart all the same."""
+    for _ in range(600):
+        if attached.stream.closed or attached.stream.broken:
+            attached.clock.advance(0.1)
+            continue
+        if not attached.stream.attached:
+            attached.accepts()
+        attached.says("</stream:stream>")
+        attached.hangs_up()
+        attached.clock.advance(0.1)
+    assert attached.endpoint.tries < 20
+    assert len(lines()) < 2 * 20
+
+
+def test_an_answer_does_not_come_before_the_log_in(attached):
+    """What is answered while a new stream is not attached yet is dropped: anything before the handshake ends it."""
+    attached.pubsub.silent = True
+    attached.says(A_PUBLISH * 2)
+    attached.hangs_up()
+    attached.clock.advance(0)
+    attached.sees()
+    attached.pubsub.waiting.pop()(None)
+    attached.pubsub.waiting.pop()(DeviceUnregistered("gone"))
+    assert attached.sees() == ""
+    attached.says(HEADER)
+    assert attached.sees().startswith("<handshake>")
+    attached.says("<handshake/>")
+    assert attached.link.trouble is None
+    assert attached.link.answers == {"result": 1, "item-not-found": 1}
+
+
 def test_a_server_that_says_nothing_is_left(server):
     """No answer to the log-in: the connection is dropped."""
     server.clock.advance(20)

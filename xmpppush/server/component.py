@@ -60,6 +60,7 @@ ANSWER_TIMEOUT = 5.0  # seconds that a stop waits for publishes to be on disk
 # restart over there, and what is published meanwhile is lost, on ejabberd with the registration.
 FIRST_DELAY, MAX_DELAY, FACTOR = 0.1, 15.0, 1.6
 AFTER_CONFLICT = 5.0
+STEADY = 10.0  # a stream that ends sooner after the log-in is one that the server does not want
 MAX_REFUSED_DELAY = 60.0  # where somebody has to change a configuration first
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000))
@@ -338,6 +339,8 @@ class ComponentLink(Service):
         self._endpoint = endpoint or clientFromString(reactor, section.endpoint)
         self._early = early
         self._backoff = Backoff(random)
+        self._unsteady = Backoff(random)
+        self._attached_at = 0.0
         # Ids of items that came without one: unique, and of no use to anybody.
         self._item_prefix, self._item_numbers = f"{random.getrandbits(64):016x}-", count(1)
         self._unanswered = 0
@@ -390,6 +393,7 @@ class ComponentLink(Service):
         self.stream = stream
         self.trouble = None
         self._backoff.reset()
+        self._attached_at = self._clock.seconds()
         if self._since is None or not self._said:
             self._log.info(
                 "[{section}] attached to {address} as {jid}",
@@ -419,8 +423,17 @@ class ComponentLink(Service):
             if stream.attached and stream.reason == "conflict":
                 # Whoever took our place would lose it to us at once, and so on.
                 self._again(stream.reason, refused=True, least=AFTER_CONFLICT)
+            elif stream.attached:
+                self._again(stream.reason, least=self._pause_after())
             else:
-                self._again(stream.reason, refused=not stream.attached and stream.reason in REFUSALS)
+                self._again(stream.reason, refused=stream.reason in REFUSALS)
+
+    def _pause_after(self) -> float:
+        """Nothing the first time; longer each time that a log-in was over again at once."""
+        if self._clock.seconds() - self._attached_at < STEADY:
+            return self._unsteady.next(MAX_DELAY)
+        self._unsteady.reset()
+        return 0.0
 
     def _again(self, reason: str, refused: bool = False, least: float = 0.0) -> None:
         now = self._clock.seconds()
@@ -504,7 +517,7 @@ class ComponentLink(Service):
     def _answered(self, request: PublishRequest, error: BaseException | None) -> None:
         if error is None:
             self.answers["result"] += 1
-            if self.stream is not None:
+            if self.stream is not None and self.stream.attached:
                 item = request.item or f"{self._item_prefix}{next(self._item_numbers)}"
                 self.stream.send_xml(publish_result(request, item))
             return
