@@ -314,7 +314,7 @@ def test_the_server_is_gone_and_comes_back(tmp_path, xmpp_server):
             assert health(server) == []
             lines = [line for line in server.log.read_text().splitlines() if "[component]" in line]
     assert len(lines) == 3
-    assert "not attached as pubsub.example.org" in lines[1]
+    assert f"not attached as {COMPONENT}" in lines[1]
     assert re.search(r"again, after [0-9.]+ s", lines[2])
 
 
