@@ -54,7 +54,7 @@ def xmpp_server(request, tmp_path_factory):
     missing = request.param.missing()
     if missing:
         pytest.skip(missing)
-    users = [phone for letter in "abcdef" for phone in phones(letter, 6)]
+    users = [phone for letter in "abcdefg" for phone in phones(letter, 6)]
     with request.param(tmp_path_factory.mktemp("servers"), ["juliet", *users]) as server:
         yield server
 
@@ -176,20 +176,20 @@ def test_a_registered_device_is_pushed_to_and_changes_its_token(tmp_path, xmpp_s
         return {field.get("var"): field.findtext("{jabber:x:data}value") for field in fields}
 
     async def scenario(push_service):
-        phone = await logged_in(xmpp_server, "f0")
+        phone = await logged_in(xmpp_server, "g0")
         got = await registered(phone, "first")
         enable = ENABLE_SECRET.format(component=COMPONENT, node=got["node"], secret=got["secret"])
         assert (await phone.ask(enable)).get("type") == "result"
         await phone.log_out()
         async with Juliet(xmpp_server) as juliet:
-            await juliet.writes("f0")
+            await juliet.writes("g0")
             await requests(push_service, 1)
-            phone = await logged_in(xmpp_server, "f0")
+            phone = await logged_in(xmpp_server, "g0")
             assert await registered(phone, "second") == got
             if not isinstance(xmpp_server, Prosody):  # ejabberd's registrations are the session's
                 assert (await phone.ask(enable)).get("type") == "result"
             await phone.log_out()
-            await juliet.writes("f0")
+            await juliet.writes("g0")
             await requests(push_service, 2)
 
     with StandIn(tmp_path) as push_service:
