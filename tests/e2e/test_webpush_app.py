@@ -1,4 +1,4 @@
-"""A browser that registers for an ``[app:NAME]`` of service webpush, from the command to the decrypted push."""
+"""A browser that registers for an ``[app:NAME]`` of service webpush, from the command to the push."""
 
 import asyncio
 import json
@@ -53,9 +53,9 @@ ENABLE = """
 @pytest.fixture
 def emulator(tmp_path):
     """The section of its pool, the address of what it received, and a browser's subscription."""
+    command = [sys.executable, "-m", "xmpppush.commands", "emulate", "webpush", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "xmpppush.commands", "emulate", "webpush", "--port", "0"]
-        + ["--write-credentials", str(tmp_path / "made")],
+        [*command, "--write-credentials", str(tmp_path / "made")],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
