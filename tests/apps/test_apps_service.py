@@ -135,7 +135,7 @@ def test_tigase_needs_no_secret(world):
 FORM_TYPE = "https://github.com/tmolitor-stud-tu/mod_push_appserver/#v1-register-push"
 DEVICE = {"service": "fcm", "device_id": "T"}
 # Answers to the owner's server with the right secret, with a wrong one and without; to another server.
-WAYS = {
+ANSWERS = {
     # Of these three none gives out a secret, so one that comes is nobody's business.
     "tutorial": ("result", "result", "result", "auth forbidden"),
     "tigase": ("result", "result", "result", "cancel item-not-found"),
@@ -145,10 +145,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ANSWERS)
 def test_each_way_looks_at_the_secret_that_it_gave(world, way):
     """Also at an empty one, one that is a beginning of the right one, and one that is no ASCII."""
-    right, wrong, without, elsewhere = WAYS[way]
+    right, wrong, without, elsewhere = ANSWERS[way]
     options, got = {"x": "y"}, {}
     if way == "tutorial":
         world.ask("<pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='n' type='push'/></pubsub>")

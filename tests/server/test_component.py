@@ -268,7 +268,7 @@ def test_a_server_that_takes_us_and_hangs_up_is_not_hammered(attached, lines):
 
 
 def test_an_answer_does_not_come_before_the_log_in(attached):
-    """What is answered while a new stream is not attached yet is dropped: anything before the handshake ends it."""
+    """What is answered while a new stream is not attached yet is dropped: it would end that stream."""
     attached.pubsub.silent = True
     attached.says(A_PUBLISH * 2)
     attached.hangs_up()
