@@ -331,6 +331,14 @@ def test_registrations_are_listed_with_shortened_tokens(run, config):
     assert run("push", "list", "bob@localhost")[:2] == (0, "")
 
 
+def test_a_node_that_may_be_a_token_is_listed_shortened(run, config):
+    """fpush's way: the node is the device token."""
+    token = "0123456789abcdef" * 4
+    register(config, node=token)
+    assert token not in run("push", "list")[1]
+    assert token in run("push", "list", "--show-tokens")[1]
+
+
 def test_a_suspended_registration_says_until_when_and_why(run, config):
     """An operator sees it without a look into the log."""
     register(config, errors=10, state="suspended", reason="the sender may not", next_try=90_000.0)
@@ -605,7 +613,8 @@ def test_files_of_another_user_are_left_alone(run, config, monkeypatch):
 
 class FakePush:
     async def test(self, account, body):
-        return [f"node-1: sent {body}"] if account == "alice@localhost" else []
+        devices = {"alice@localhost": [True], "carol@localhost": [True, False]}
+        return [(f"node-{taken:d}: sent {body}", taken) for taken in devices.get(account, [])]
 
 
 @pytest.fixture
@@ -647,11 +656,14 @@ async def test_a_running_server_is_asked(server, run):
 
 @pytest_twisted.ensureDeferred
 async def test_a_test_notification_goes_through_the_server(server, run):
-    """The outcome for each device is printed; no device at all is status 1."""
+    """The outcome for each device is printed; one that does not have it, or none at all, is status 1."""
     done = await deferToThread(run, "push", "test", "alice@localhost", "--body", "Hi")
     assert done[:2] == (0, "node-1: sent Hi\n")
     status, _, errors = await deferToThread(run, "push", "test", "bob@localhost")
     assert (status, errors) == (1, "bob@localhost: no device has enabled push\n")
+    status, output, errors = await deferToThread(run, "push", "test", "carol@localhost", "--body", "Hi")
+    assert (status, output) == (1, "node-1: sent Hi\nnode-0: sent Hi\n")
+    assert errors == "carol@localhost: not taken by the push service for 1 of 2 devices\n"
 
 
 @pytest_twisted.ensureDeferred

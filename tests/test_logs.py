@@ -101,3 +101,16 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
 def test_addresses_are_written_for_people(address, text):
     """As they stand in a URL."""
     assert written(address) == text
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_node_that_may_be_a_token_is_shortened(log, log_format):
+    """fpush's way: the node is the device token."""
+    token = "0123456789abcdef" * 4
+    lines = log(log_format)
+    Logger().error("push service refused a notification for node {node}", node=token)
+    Logger().error("push service refused a notification for node {node}", node="node-1")
+    first, second = lines()
+    assert token not in first
+    assert "node 012345...cdef" in first
+    assert "node node-1" in second

@@ -103,10 +103,11 @@ def test_notes_wait_for_company(trace, clock, store):
 
 
 def test_long_names_are_cut(trace, store):
-    """A node may have a kilobyte of name."""
+    """A node may have a kilobyte of name, and in fpush's way of registering it is a device token."""
     trace.note("t1", ALICE, "n" * 1000, Decision.ONLINE)
+    trace.note("t1", ALICE, "0123456789abcdef" * 4, Decision.ONLINE)
     trace.flush()
-    assert store.added[0][0][0][3] == "n" * 100
+    assert [note[3] for note in store.added[0][0]] == ["nnnnnn...nnnn", "012345...cdef"]
 
 
 def test_many_notes_do_not_wait(trace, clock, store):

@@ -42,7 +42,7 @@ from xmpppush.storage import open_inline
 from xmpppush.storage.migrate import current, upgrade
 from xmpppush.stories import Story, as_values, is_under_way, stories_of, told
 from xmpppush.testing.emulate import emulate
-from xmpppush.trace import NO_TRACE, Trace
+from xmpppush.trace import NO_TRACE, Trace, node_name
 
 T = TypeVar("T")
 
@@ -492,7 +492,7 @@ def push_list(context: click.Context, jid: str | None, show_tokens: bool) -> Non
                 row["account"],
                 row["resource"],
                 row["pubsub"],
-                row["node"],
+                row["node"] if show_tokens else node_name(row["node"]),
                 row["service"],
                 row["device_id"] if show_tokens else shortened(row["device_id"]),
                 moment(row["created"]),
@@ -540,15 +540,21 @@ def push_test(context: click.Context, jid: str, body: str | None) -> None:
     """
     Send a test notification to JID's devices.
 
-    To every device that has enabled push, the way a real notification goes.
+    To every device that has enabled push, the way a real notification goes. Status 0: the push service took
+    all of them; one that has to wait is sent later, and makes the status 1 like one that is refused.
     """
     config = read_config(context)
     account = bare_account(jid)
     outcomes = ask(config, "push.test", account=account, body=body)
     if not outcomes:
         raise CommandError(f"{account}: no device has enabled push")
-    for outcome in outcomes:
-        click.echo(printable(outcome))
+    for line, _ in outcomes:
+        click.echo(printable(line))
+    missing = sum(not taken for _, taken in outcomes)
+    if missing:
+        raise CommandError(
+            f"{account}: not taken by the push service for {missing} of {len(outcomes)} devices"
+        )
 
 
 def bare_account(text: str) -> str:

@@ -93,11 +93,12 @@ class HTTPPool(Service):
             key = "ca_file" if isinstance(error, OSError) or "certificate" in str(error) else "server"
             what = error.strerror if isinstance(error, OSError) else error
             raise ConfigError([f"[http_connections:{section.name}] {key}: {what}"]) from error
-        self._url = str(self.origin).encode("ascii") + prefix.encode("ascii")
         kind = agent or os.environ.get(AGENT_VARIABLE) or "fast"
         if kind not in _CLIENTS:
             raise ConfigError([f"{AGENT_VARIABLE}: '{kind}' is no agent; use 'fast' or 'stock'"])
-        self._client = _CLIENTS[kind](section, self.origin, reactor, max_connections, endpoint_for)
+        self._client = _CLIENTS[kind](
+            section, self.origin, prefix.encode("ascii"), reactor, max_connections, endpoint_for
+        )
         self._stopping = False
 
     @property
@@ -121,10 +122,10 @@ class HTTPPool(Service):
         if self._stopping:
             return fail(TryLater("stopping"))
         try:
-            url = self._url + path.encode("ascii")
+            target = path.encode("ascii")
         except UnicodeEncodeError:
             return fail(Refused("request path is not ASCII"))
-        done: Deferred[Any] = self._client.post(url, body)
+        done: Deferred[Any] = self._client.post(target, body)
         return done.addCallbacks(self._answered, self._failed)
 
     def _answered(self, response: BufferedResponse) -> Response:
@@ -185,6 +186,7 @@ class _FastClient:
         self,
         section: HTTPConnectionsSection,
         origin: Origin,
+        prefix: bytes,
         reactor: Any,
         max_connections: int,
         endpoint_for: Any,
@@ -199,7 +201,8 @@ class _FastClient:
             endpoint_for=endpoint_for,
         )
         key = section.api_key
-        self.post = JSONClient(self._agent, (f"Authorization: Bearer {key}",) if key else ()).post
+        client = JSONClient(self._agent, (f"Authorization: Bearer {key}",) if key else ())
+        self.post = client.poster(origin, prefix)
         self.close = self._agent.close
 
 
@@ -214,10 +217,12 @@ class _StockClient:
         self,
         section: HTTPConnectionsSection,
         origin: Origin,
+        prefix: bytes,
         reactor: Any,
         max_connections: int,
         endpoint_for: Any,
     ) -> None:
+        self._url = str(origin).encode("ascii") + prefix
         self._clock = reactor
         self._timeout = section.request_timeout
         self._headers = Headers({"content-type": ["application/json"], "user-agent": [USER_AGENT]})
@@ -231,10 +236,10 @@ class _StockClient:
         self._client = HTTPClient(agent, data_to_body_producer=BytesProducer)
         self._under_way: set[Deferred[Any]] = set()
 
-    def post(self, url: bytes, body: bytes) -> "Deferred[BufferedResponse]":
-        if not is_target(url[url.find(b"/", 8) :]):
+    def post(self, path: bytes, body: bytes) -> "Deferred[BufferedResponse]":
+        if not is_target(path):
             return fail(BadRequestTarget("a space or control character in the path"))
-        done = Deferred.fromCoroutine(self._post(url, body))
+        done = Deferred.fromCoroutine(self._post(self._url + path, body))
         timer = self._clock.callLater(self._timeout, done.cancel)
         self._under_way.add(done)
 

@@ -625,16 +625,17 @@ class IPubSub(Interface):
             InvalidPayload: The node takes no notifications.
         """
 
-    def takes(publish: Publish) -> bool:
-        """Is it for a node that is known here and now, and is for notifications? Else `offer` is no use."""
-
-    def offer(publish: Publish, answered: Callable[[BaseException | None], object]) -> None:
+    def offer(publish: Publish, answered: Callable[[BaseException | None], object]) -> bool:
         """
         Take a notification that another server published: check it, keep it, try it.
 
         Args:
             answered: Called once, at once or later: with ``None`` when it is through or at least on disk,
                 or with why it is not taken, what `accept` raises and final answers of the push service.
+
+        Returns:
+            Whether it is for a node that is known here and now, and is for notifications. Where it is not,
+            nothing was done, and a handler has to find out.
         """
 
     def answer_waiting() -> None:
@@ -654,6 +655,16 @@ class IAppDevices(Interface):
 
     def knows(host: str, node: str, options: Mapping[str, str]) -> "bool | Deferred[bool]":
         """Is what is published there, with these options, for a device of ours, and for no node?"""
+
+    def unregistered(delivery: Delivery) -> "Coroutine[Deferred[Any], Any, str]":
+        """
+        The push service says that the device is gone (410): forget it.
+
+        Not one that registered anew, or with another token, since the delivery was made.
+
+        Returns:
+            Bare JID of its owner where it was forgotten and that is known, else ``""``.
+        """
 
 
 class ITrace(Interface):

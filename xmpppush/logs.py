@@ -27,6 +27,8 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from xmpppush.trace import LONG_NODE, node_name
+
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -77,6 +79,18 @@ def leave_out_ports(event: LogEvent) -> Any:
     return PredicateResult.maybe
 
 
+def without_tokens(observer: Callable[[LogEvent], object]) -> Callable[[LogEvent], object]:
+    """The observer, told of nodes that may be device tokens by their short names only."""
+
+    def observe(event: LogEvent) -> None:
+        node = event.get("node")
+        if isinstance(node, str) and len(node) >= LONG_NODE:
+            event = {**event, "node": node_name(node)}
+        observer(event)
+
+    return observe
+
+
 _chosen: Callable[[], Any] | None = None
 
 
@@ -91,7 +105,7 @@ def choose(log_format: str, log_level: str, stream: Callable[[], IO[Any]]) -> No
 
     def make() -> Any:
         out = stream()
-        observer = JSONLines(out) if log_format == "json" else textFileLogObserver(out)
+        observer: Any = without_tokens(JSONLines(out) if log_format == "json" else textFileLogObserver(out))
         filters: Any = [leave_out_ports, LogLevelFilterPredicate(LogLevel.levelWithName(log_level))]
         return FilteringLogObserver(observer, filters)
 

@@ -258,7 +258,7 @@ class Delivery:
         body: The JSON, UTF-8.
         created: Seconds since the epoch when the message was accepted.
         attempts: How many tries failed so far.
-        next_try: Seconds since the epoch, ``0.0``: at once.
+        next_try: Seconds since the epoch; ``0.0``, or less: at once.
         trace: As in `Publish`.
     """
 
@@ -343,6 +343,7 @@ class Device:
         secret: Random, given to the owner alone; ``""``: this way has none.
         data: What its app wants to find in each notification.
         created, renewed: First and last registration, seconds since the epoch.
+        account: Bare JID of the owner, where the app keeps it; ``""``: nobody can be told of anything.
     """
 
     host: str
@@ -358,6 +359,7 @@ class Device:
     data: Mapping[str, str] = field(default=NOTHING, repr=False)
     created: float = 0.0
     renewed: float = 0.0
+    account: str = ""
 
 
 @frozen

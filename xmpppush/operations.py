@@ -160,12 +160,12 @@ async def disable(application: Any, account: str, pubsub: str | None = None, nod
     return count
 
 
-async def send_test(application: Any, account: str, body: str | None = None) -> list[str]:
+async def send_test(application: Any, account: str, body: str | None = None) -> list[tuple[str, bool]]:
     """
     Send a test notification to every device of the account, as a message would.
 
     Returns:
-        A line for each device, with what became of it.
+        For each device a line, with what became of it, and whether the push service took it.
 
     Raises:
         PushError: The server has no ``[mod_push]``.

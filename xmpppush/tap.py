@@ -6,6 +6,7 @@ is opened before twistd has forked. Then storage, certificates and ports are ope
 problem with any of them is one line and exit code 1.
 """
 
+import atexit
 import gc
 import os
 import random
@@ -188,6 +189,7 @@ class Application(MultiService):
         self._refuse = refuse
         self._take_over = take_over
         self._early: dict[str, EarlyAttachment] = {}
+        self._is_ready = False
         self.trace: ITrace = NO_TRACE
         self.push: Publisher | None = None
         self.bridge: MongoosePushBridge | None = None
@@ -336,13 +338,10 @@ class Application(MultiService):
 
     async def _unregistered(self, delivery: Any) -> None:
         # In this order: the registration is that of the device as long as the device is known.
-        if delivery.account:
-            if self.push is not None:
-                await self.push.unregistered(delivery)
-        elif self._app_server is not None:
-            self._app_server.unregistered(delivery)
-        if self.apps is not None:
-            await self.apps.unregistered(delivery)
+        if delivery.account and self.push is not None:
+            await self.push.unregistered(delivery)
+        if self._app_server is not None:
+            await self._app_server.unregistered(delivery)
 
     def _pubsub(self, router: Router, bridge: IPushService | None) -> IPubSub | None:
         section = self.config.mod_pubsub
@@ -583,6 +582,8 @@ class Application(MultiService):
             self._start()
 
     async def _in_place_of_another(self) -> None:
+        # Never while twistd starts us, whose ways of failing are others.
+        await deferLater(self._reactor, 0)
         data_dir = self.config.server.data_dir
         for section in self.config.components:
             self._early[section.jid] = EarlyAttachment(section, self._reactor)
@@ -598,10 +599,10 @@ class Application(MultiService):
         self._start()
 
     def _not_in_place(self, failure: Failure) -> None:
-        if failure.check(SystemExit):
-            self._reactor.stop()
-            return
-        self._log.failure("could not take the place of another server", failure)
+        if not failure.check(SystemExit):  # that was said
+            self._log.failure("could not take the place of another server", failure)
+        # In the reactor's loop SystemExit is an error like any other.
+        atexit.register(os._exit, 1)
         self._reactor.stop()
 
     def _start(self) -> None:
@@ -616,6 +617,7 @@ class Application(MultiService):
             address = getattr(service, "address", None)
             if address is not None:
                 self.addresses[service.name] = address
+        self._is_ready = True
         collect_garbage_less_often()
         self._log.info("xmpppush {version} is ready", version=__version__)
         notify(READY)
@@ -628,6 +630,8 @@ class Application(MultiService):
         """One after the other, the last started first: no new messages, then no new pushes, then the disk."""
         Service.stopService(self)
         for service in reversed(list(self)):
+            if not (self._is_ready or service.running):
+                continue  # one before it could not be started
             try:
                 await maybeDeferred(service.stopService)
             except Exception:
@@ -707,19 +711,30 @@ def makeService(options: Options) -> IService:
     assert options.parent is not None, "twistd has the rest of the options"
     keep_steady(reactor)
     return Application(
-        options.configuration, reactor, partial(refuse_start, options.parent), bool(options["take-over"])
+        options.configuration,
+        reactor,
+        partial(refuse_start, options.parent, late=bool(options["take-over"])),
+        bool(options["take-over"]),
     )
 
 
-def refuse_start(twistd: MutableMapping[str, Any], problems: Sequence[str]) -> NoReturn:
-    """Say why there is no start where the operator looks: the terminal or, of a daemon, log and parent."""
-    if twistd["pidfile"]:
+def refuse_start(
+    twistd: MutableMapping[str, Any], problems: Sequence[str], *, late: bool = False
+) -> NoReturn:
+    """
+    Say why there is no start where the operator looks: the terminal or, of a daemon, log and parent.
+
+    Args:
+        late: twistd has told the parent that all is well: the pipe to it is closed, and its number may be
+            that of something else by now.
+    """
+    if twistd["pidfile"] and not late:  # at its end twistd removes it itself
         Path(twistd["pidfile"]).unlink(missing_ok=True)
     if twistd["nodaemon"]:
         print(*problems, sep="\n", file=sys.__stderr__)  # sys.stderr is the log by now
     else:
         for problem in problems:
             Application._log.critical("{problem}", problem=problem)
-        if twistd.get("statusPipe") is not None:
+        if not late and twistd.get("statusPipe") is not None:
             os.write(twistd["statusPipe"], f"1 {problems[0]}".encode()[:100])  # as twistd reads it
     raise SystemExit(1)

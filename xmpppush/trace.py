@@ -28,7 +28,7 @@ DELAY = 0.1  # seconds
 MANY = 1000
 PRUNE_EVERY = 3600.0  # seconds; a busy server prunes with every write
 MAX_REASON = 200  # characters
-MAX_NODE = 100
+LONG_NODE = 64  # characters; APNs' tokens have as many, FCM's more
 
 
 class Stage(StrEnum):
@@ -125,6 +125,11 @@ REASONS: Mapping[str, str] = {
 }
 
 
+def node_name(node: str) -> str:
+    """A node as people are shown it: a long one may be a device token, which is its own secret (fpush)."""
+    return node if len(node) < LONG_NODE else f"{node[:6]}...{node[-4:]}"
+
+
 @implementer(ITrace)
 class NoTrace:
     """Keeps nothing: the default, and what ``[trace] max_notes = 0`` means."""
@@ -185,7 +190,9 @@ class Trace(Service):
     ) -> None:
         """See `ITrace.note`. Some microseconds count here: it is called twice for each push."""
         notes = self._notes
-        notes.append((trace, self._seconds(), account, node[:MAX_NODE], decision, reason, fields))
+        if len(node) >= LONG_NODE:
+            node = node_name(node)
+        notes.append((trace, self._seconds(), account, node, decision, reason, fields))
         if self._flush_call is None:
             self._flush_call = self._clock.callLater(DELAY, self._flush_late)
         elif len(notes) >= MANY:

@@ -1,15 +1,20 @@
 """What registered devices get, from whom, and how much of it."""
 
+import gc
 import json
+import tracemalloc
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from xmpppush.apps.limits import RateLimited, Windows
 from xmpppush.config.sections import AppSection
+from xmpppush.errors import DeviceUnregistered
 from xmpppush.interfaces import IAppDevices, IDeviceStore, IPushService
-from xmpppush.testing.apps import APPS, World, condition_of, form
+from xmpppush.testing.apps import APPS, HOST, World, condition_of, form
+from xmpppush.xep.push import revoked_nodes
 
 P2 = "register-push-fcm"
 
@@ -77,6 +82,49 @@ def test_tigase_needs_no_secret(world):
     ((_, _, body),) = taken(world)
     assert body["alert"]["body"] == "Hi"
     assert body["data"] == {"account": "alice@localhost"}
+
+
+FORM_TYPE = "https://github.com/tmolitor-stud-tu/mod_push_appserver/#v1-register-push"
+DEVICE = {"service": "fcm", "device_id": "T"}
+# Answers to the owner's server with the right secret, with a wrong one and without; to another server.
+WAYS = {
+    # Of these three none gives out a secret, so one that comes is nobody's business.
+    "tutorial": ("result", "result", "result", "auth forbidden"),
+    "tigase": ("result", "result", "result", "cancel item-not-found"),
+    "fpush": ("result", "result", "result", "result"),  # whoever knows a token
+    "p2": ("result", "auth forbidden", "auth forbidden", "cancel item-not-found"),
+    "appserver": ("result", *["cancel item-not-found"] * 3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_looks_at_the_secret_that_it_gave(world, way):
+    """Also at an empty one, one that is a beginning of the right one, and one that is no ASCII."""
+    right, wrong, without, elsewhere = WAYS[way]
+    options, got = {"x": "y"}, {}
+    if way == "tutorial":
+        world.ask("<pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='n' type='push'/></pubsub>")
+        got, options = {"node": "n"}, DEVICE
+    elif way == "p2":
+        got = world.register()
+    elif way == "appserver":
+        got = world.register("v1-register-push", FORM_TYPE=FORM_TYPE, type="apns", node="D", token="T")
+    elif way == "tigase":
+        got = world.register("register-device", provider="siskin:1", **{"device-token": "T"})
+    else:
+        got, options = {"node": "T" * 64}, {"pushModule": "monal"}
+
+    def answer(by="localhost", **more):
+        said = world.publish(got["node"], by=by, **{**options, **more})
+        return "result" if said["type"] == "result" else condition_of(said)
+
+    secret = got.get("secret", "s3cret")
+    assert answer(secret=secret) == right
+    pushed = len(taken(world))
+    assert [answer(secret=each) for each in ("", secret[:-1], f"{secret}x", "\u00e9")] == [wrong] * 4
+    assert answer() == without
+    assert (len(taken(world)) > pushed) == (wrong == "result")
+    assert answer(by="far.example", secret=secret) == elsewhere
 
 
 def test_a_device_that_registers_again_is_the_same_with_its_new_token(world):
@@ -188,6 +236,25 @@ def test_fpush_refuses_modules_it_does_not_have():
     assert condition_of(world.publish("T" * 64)) == "cancel item-not-found"
 
 
+@pytest.mark.parametrize("module", [{"pushModule": "monal"}, {}])
+def test_no_node_is_too_long_for_us(world, module):
+    """Where nodes are tokens anybody can make up any: one is refused, and thousands are not remembered."""
+    assert condition_of(world.publish("x" * 4001, **module)) == "cancel item-not-found"
+    tracemalloc.start()
+    try:
+        world.publish("x" * 3900, **module)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            world.publish(f"{number}{'x' * 3900}", **module)
+            del world.push_service.taken[:]
+            world.storage.messages.settle([world.storage.messages.queued(0, 1).result[0].id])
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000
+
+
 @pytest.mark.parametrize("type", ["push", "flat"])
 def test_a_node_with_a_devices_name_takes_nothing_away(world, type):
     """Whoever creates one gets none of the device's notifications."""
@@ -224,6 +291,57 @@ def test_a_device_that_is_gone_is_forgotten(world):
     assert condition_of(world.publish(got["node"], secret=got["secret"])) == "cancel item-not-found"
 
 
+@pytest.mark.parametrize(
+    ("app", "command", "fields", "told"),
+    [
+        ({"p2": ("*",), "keep_account": True}, P2, {"token": "T", "device-id": "D"}, True),
+        ({"p2": ("*",)}, P2, {"token": "T", "device-id": "D"}, False),
+        ({"tigase": ("t:1",)}, "register-device", {"device-token": "T", "provider": "t:1"}, True),
+        (
+            {"p2": ("*",), "keep_account": True},
+            P2,
+            {"token": "T", "device-id": "D", "muc": "r@far.example"},
+            False,
+        ),
+    ],
+)
+def test_a_server_is_told_of_a_device_that_turns_out_to_be_gone(app, command, fields, told):
+    """XEP-0357 section 8, once the publish has its answer, and where it is known whom to tell."""
+    world = World((AppSection("a", "fcm", **app),))
+    got = world.register(command, by="alice@far.example/x", **fields)
+    options = {"secret": got["secret"]} if "secret" in got else {"x": "y"}
+    world.publish(got["node"], by="far.example", **options)
+    del world.answers[:]
+    world.pubsub.unregistered(world.push_service.taken[0])
+    assert devices(world) == []
+    assert len(world.answers) == told
+    for message in world.answers:
+        assert (message["from"], message["to"], message["type"]) == (HOST, "alice@far.example", "headline")
+        assert revoked_nodes(message, "alice@far.example") == [got["node"]]
+    world.pubsub.unregistered(world.push_service.taken[0])
+    assert len(world.answers) == told
+
+
+def test_where_the_answer_tells_there_is_no_message():
+    """And none for accounts of this server, whose registrations mod_push removes itself."""
+    world = World((AppSection("a", "fcm", p2=("*",), keep_account=True),))
+    got = world.register(by="alice@far.example/x", token="T", **{"device-id": "D"})
+    world.push_service.enqueue = lambda delivery, first: waiting.append((delivery, first))
+    waiting = []
+    with pytest.raises(ValueError, match="not enough values"):  # no answer yet
+        world.publish(got["node"], by="far.example", secret=got["secret"])
+    ((delivery, first),) = waiting
+    world.pubsub.unregistered(delivery)
+    first(DeviceUnregistered("gone"))
+    assert devices(world) == []
+    (answer,) = world.answers
+    assert condition_of(answer) == "cancel item-not-found"
+    again = world.register(by="alice@far.example/x", token="T", **{"device-id": "D"})
+    world.pubsub.unregistered(evolve(delivery, id=99, node=again["node"], account="alice@localhost"))
+    assert devices(world) == []
+    assert [answer.name for answer in world.answers] == ["iq"]
+
+
 def test_bursts_are_limited():
     """[app:NAME] rate_limit: the first at once, the last at the end, a result for all of them."""
     world = World(
@@ -239,6 +357,36 @@ def test_bursts_are_limited():
     assert len(taken(world)) == 2
     world.clock.advance(5)
     assert len(taken(world)) == 2
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<jingle xmlns='tigase:push:jingle:0' action='propose' sid='s'><media>audio</media></jingle>",
+        "<encrypted xmlns='tigase:push:encrypt:0' iv='aXY=' type='voip'>dGV4dA==</encrypted>",
+        "<x xmlns='jabber:x:data'><field var='priority'><value>high</value></field></x>",
+    ],
+)
+def test_calls_are_not_limited(inside):
+    """Delayed it rings in vain, and what comes after it says nothing of it."""
+    world = World(APPS, lambda *inner: RateLimited(*inner, {"fcm@conversations": 5.0}))
+    got = world.register()
+    for _ in range(2):
+        world.publish(got["node"], secret=got["secret"])
+    secret = (
+        "<publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'>"
+        "<value>http://jabber.org/protocol/pubsub#publish-options</value></field>"
+        f"<field var='secret'><value>{got['secret']}</value></field></x></publish-options>"
+    )
+    call = f"<item><notification xmlns='urn:xmpp:push:0'>{inside}</notification></item>"
+    world.ask(
+        f"<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='{got['node']}'>{call}</publish>"
+        f"{secret}</pubsub>",
+        by="localhost",
+    )
+    assert len(taken(world)) == 2
+    world.clock.advance(5)
+    assert len(taken(world)) == 3
 
 
 def test_windows_count_each_key_by_itself(world):

@@ -54,7 +54,7 @@ def xmpp_server(request, tmp_path_factory):
     missing = request.param.missing()
     if missing:
         pytest.skip(missing)
-    users = [phone for letter in "abcdef" for phone in phones(letter, 6)]
+    users = [phone for letter in "abcdefg" for phone in phones(letter, 6)]
     with request.param(tmp_path_factory.mktemp("servers"), ["juliet", *users]) as server:
         yield server
 
@@ -155,6 +155,55 @@ def test_a_message_for_an_absent_phone_is_a_post(tmp_path, xmpp_server):
     assert "delivered" in trace
 
 
+P2 = """
+<iq type='set' to='{component}' id='a'><command xmlns='http://jabber.org/protocol/commands'
+ node='register-push-fcm' action='execute'><x xmlns='jabber:x:data' type='submit'>
+ <field var='token'><value>{token}</value></field><field var='android-id'><value>D1</value></field>
+ </x></command></iq>"""
+ENABLE_SECRET = """
+<iq type='set' id='x44'><enable xmlns='urn:xmpp:push:0' jid='{component}' node='{node}'>
+ <x xmlns='jabber:x:data' type='submit'>
+ <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
+ <field var='secret'><value>{secret}</value></field></x></enable></iq>"""
+
+
+def test_a_registered_device_is_pushed_to_and_changes_its_token(tmp_path, xmpp_server):
+    """p2's way over a real server: register, enable with the secret; a new token needs no other enable."""
+
+    async def registered(phone, token):
+        answer = await phone.ask(P2.format(component=COMPONENT, token=token))
+        fields = answer.iter("{jabber:x:data}field")
+        return {field.get("var"): field.findtext("{jabber:x:data}value") for field in fields}
+
+    async def scenario(push_service):
+        phone = await logged_in(xmpp_server, "g0")
+        got = await registered(phone, "first")
+        enable = ENABLE_SECRET.format(component=COMPONENT, node=got["node"], secret=got["secret"])
+        assert (await phone.ask(enable)).get("type") == "result"
+        await phone.log_out()
+        async with Juliet(xmpp_server) as juliet:
+            await juliet.writes("g0")
+            await requests(push_service, 1)
+            phone = await logged_in(xmpp_server, "g0")
+            assert await registered(phone, "second") == got
+            if not isinstance(xmpp_server, Prosody):  # ejabberd's registrations are the session's
+                assert (await phone.ask(enable)).get("type") == "result"
+            await phone.log_out()
+            await juliet.writes("g0")
+            await requests(push_service, 2)
+
+    with StandIn(tmp_path) as push_service:
+        server = app_server(tmp_path, xmpp_server, push_service)
+        server.config.write_text(server.config.read_text() + "\n[app:chat]\nservice = fcm\np2 = *\n")
+        with server:
+            wait_for("the component is attached", lambda: attachments(server))
+            asyncio.run(scenario(push_service))
+            log = server.log.read_text()
+        assert tokens(push_service) == ["first", "second"]
+    assert "first" not in log
+    assert "secret" not in log
+
+
 def test_a_device_that_is_gone_is_forgotten_by_the_server(tmp_path, xmpp_server):
     """410 becomes cancel/item-not-found: ejabberd drops the registration at once, Prosody after 16."""
     tries = PROSODY_MAX_ERRORS if isinstance(xmpp_server, Prosody) else 1
@@ -206,6 +255,26 @@ def test_nothing_is_lost_while_the_push_service_is_down(tmp_path, xmpp_server):
             before = len(tokens(back))
             asyncio.run(written(back, before + 4))
             wait_for("a push for each again", lambda: set(tokens(back)[before:]) == everybody)
+        assert server.log.read_text().count("[component]") == 1
+
+
+def test_one_user_cannot_end_the_stream_of_all(tmp_path, xmpp_server):
+    """By a request whose answer would be more than the server takes from a component."""
+    user = phones("a", 1)[0]
+
+    async def scenario():
+        phone = await logged_in(xmpp_server, user)
+        for size in (100_000, 250_000):  # escaped on its way, each is four times as long
+            phone.send_raw(
+                f"<iq type='get' id='big' to='{COMPONENT}'><query xmlns='a'>{'>' * size}</query></iq>"
+            )
+        ping = f"<iq type='get' id='p' to='{COMPONENT}'><ping xmlns='urn:xmpp:ping'/></iq>"
+        assert (await phone.ask(ping)).get("type") == "result"
+        await phone.log_out()
+
+    with StandIn(tmp_path) as push_service, app_server(tmp_path, xmpp_server, push_service) as server:
+        wait_for("the component is attached", lambda: attachments(server))
+        asyncio.run(scenario())
         assert server.log.read_text().count("[component]") == 1
 
 
@@ -294,7 +363,7 @@ def test_the_server_is_gone_and_comes_back(tmp_path, xmpp_server):
             assert health(server) == []
             lines = [line for line in server.log.read_text().splitlines() if "[component]" in line]
     assert len(lines) == 3
-    assert "not attached as pubsub.example.org" in lines[1]
+    assert f"not attached as {COMPONENT}" in lines[1]
     assert re.search(r"again, after [0-9.]+ s", lines[2])
 
 

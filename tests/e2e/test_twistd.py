@@ -142,3 +142,35 @@ def test_json_log(tmp_path, config):
     entries = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert any(entry["message"].endswith("is ready") for entry in entries)
     assert all({"time", "level", "logger", "message"} <= set(entry) for entry in entries)
+
+
+@pytest.mark.parametrize(
+    "components", ["", "\n[component]\njid = {0}\nendpoint = tcp:127.0.0.1:9\nsecret = s\n"]
+)
+def test_a_take_over_that_cannot_start_says_so(tmp_path, config, components):
+    """By its exit code too, for whoever supervises it, and without a word about what never ran."""
+    pidfile = tmp_path / "twistd.pid"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ini = config.read_text().replace("tcp:0:", f"tcp:{port}:")
+        config.write_text(ini + components.format("pubsub.localhost"))
+        words = [TWISTD, "-n", f"--pidfile={pidfile}", "xmpppush", "-c", str(config), "--take-over"]
+        done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "[listen:c2s] cannot listen on tcp:" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not pidfile.exists()
+
+
+def test_a_daemons_take_over_that_cannot_start_says_so(tmp_path, config):
+    """In its log alone: whoever started it was told that it runs, and that connection is closed."""
+    pidfile, log = tmp_path / "twistd.pid", tmp_path / "twistd.log"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(config.read_text().replace("tcp:0:", f"tcp:{port}:"))
+        words = [TWISTD, f"--pidfile={pidfile}", f"--logfile={log}", "xmpppush", "-c", str(config)]
+        subprocess.run([*words, "--take-over"], cwd=CHECKOUT, check=True, timeout=30)
+        wait_for("it is gone", lambda: log.exists() and "Server Shut Down." in log.read_text())
+    assert "[listen:c2s] cannot listen on tcp:" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert "Bad file descriptor" not in log.read_text()

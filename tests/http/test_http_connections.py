@@ -239,5 +239,5 @@ def test_the_other_agent_sends_the_key_too(pool_with, monkeypatch):
 
     client._client.post = post
     for _ in range(2):
-        client.post(b"http://push.example/x", b"{}").addErrback(lambda _: None)
+        client.post(b"/x", b"{}").addErrback(lambda _: None)
     assert sent == [["Bearer abc"]] * 2

@@ -10,6 +10,7 @@ from xmpppush.errors import (
     Forbidden,
     GivenUp,
     NodeNotFound,
+    NotAcceptable,
     PreconditionNotMet,
     Refused,
     StorageError,
@@ -60,6 +61,51 @@ def test_accept(host, node):
     assert (delivery.id, delivery.account, delivery.created) == (0, "alice@localhost", 1234.0)
     assert host.push_service.taken == []
     assert outcome(host.storage.messages.queued_count()) == 0
+
+
+def slowly(store, name):
+    """Have a method of a store do its work only when the returned list's first entry is called."""
+    waiting, do_it = [], getattr(store, name)
+
+    def put_off(*arguments):
+        done = Deferred()
+        waiting.append(lambda: do_it(*arguments).chainDeferred(done))
+        return done
+
+    setattr(store, name, put_off)
+    return waiting
+
+
+def test_changes_of_an_owner_do_not_undo_each_other(host, node):
+    """Clients need not wait for an answer before the next request, and the disk takes its time."""
+    alice, waiting = parse_jid("alice@localhost/phone"), slowly(host.storage.nodes, "configure")
+    for config in ({"pubsub#title": "A"}, {"pubsub#notify_delete": "1"}):
+        Deferred.fromCoroutine(host.pubsub.configure(alice, HOST, node.name, config))
+    while waiting:
+        waiting.pop(0)()
+    _, config = outcome(Deferred.fromCoroutine(host.pubsub.configuration(alice, HOST, node.name)))
+    assert (config["pubsub#title"], config["pubsub#notify_delete"]) == ("A", "1")
+
+
+def test_a_node_keeps_an_owner_whoever_leaves_first(host, node):
+    """Two owners that go at the same time."""
+    alice, bob = parse_jid("alice@localhost/phone"), parse_jid("bob@localhost/desk")
+    outcome(host.storage.nodes.affiliate(HOST, node.name, {"bob@localhost": "owner"}))
+    waiting = slowly(host.storage.nodes, "affiliate")
+    left = [
+        Deferred.fromCoroutine(host.pubsub.affiliate(who, HOST, node.name, {who.userhost(): "none"}))
+        for who in (alice, bob)
+    ]
+    while waiting:
+        waiting.pop(0)()
+    assert outcome(left[0]) is None
+    assert isinstance(outcome(left[1]), NotAcceptable)
+    # And a change that was refused keeps none of the later ones from its turn.
+    changed = Deferred.fromCoroutine(
+        host.pubsub.affiliate(bob, HOST, node.name, {"carol@localhost": "publisher"})
+    )
+    waiting.pop(0)()
+    assert outcome(changed) is None
 
 
 @pytest.mark.parametrize("length", [1025, 10_000, 200_000])

@@ -514,12 +514,14 @@ def test_a_test_notification_takes_the_real_path():
     world = World()
     world.enabled(node="n1")
     lines = Deferred.fromCoroutine(world.publisher.test("Alice@localhost", "Ping")).result
-    assert lines == ["pubsub.localhost n1: the push service took it"]
+    assert lines == [("pubsub.localhost n1: the push service took it", True)]
     assert world.pubsub.published[0].notification.summary.last_message_body == "Ping"
     assert [delivery.id for delivery in world.push_service.enqueued] == [1]
     world.push_service.outcome = DeviceUnregistered("unregistered")
     lines = Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result
-    assert lines == ["pubsub.localhost n1: the push service does not know the device any more: unregistered"]
+    ((line, taken),) = lines
+    assert line == "pubsub.localhost n1: the push service does not know the device any more: unregistered"
+    assert not taken
 
 
 @pytest.mark.parametrize(
@@ -538,8 +540,9 @@ def test_a_test_notification_says_in_words_why_it_did_not_get_through(error, sai
     world = World()
     world.enabled(node="n1")
     world.push_service.outcome = error
-    (line,) = Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result
+    ((line, taken),) = Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result
     assert line.startswith(f"pubsub.localhost n1: {said}")
+    assert not taken
 
 
 def test_a_test_notification_that_the_app_server_refuses():
@@ -548,7 +551,7 @@ def test_a_test_notification_that_the_app_server_refuses():
     world.enabled(node="n1")
     world.pubsub.error = NodeNotFound("no such node")
     assert Deferred.fromCoroutine(world.publisher.test(ALICE, None)).result == [
-        "pubsub.localhost n1: the app server did not take it: no such node"
+        ("pubsub.localhost n1: the app server did not take it: no such node", False)
     ]
 
 

@@ -56,6 +56,19 @@ def test_devices_take_turns_up_to_the_limit():
     assert numbers(taken(schedule)) == [1]
 
 
+def test_the_same_token_at_two_apps_is_two_devices():
+    """What one app's push service does with it is nothing to the other's."""
+    schedule = a_schedule()
+    schedule.add(push(1, service="fcm@a"), 0.0)
+    (first,) = taken(schedule)
+    failed(schedule, first)
+    schedule.add(push(2, service="fcm@b"), 0.0)
+    schedule.add(push(3), 0.0)
+    assert numbers(taken(schedule)) == [2, 3]
+    schedule.add(push(4, service="fcm@a"), 0.0)
+    assert taken(schedule) == []
+
+
 def test_a_device_gets_the_next_when_the_last_is_answered():
     """So the order is kept."""
     schedule = a_schedule()

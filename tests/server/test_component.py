@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from xmpppush.config.sections import ComponentSection
 from xmpppush.errors import DeviceUnregistered, Forbidden, StorageError
-from xmpppush.server.component import MAX_SHORT, MAX_UNANSWERED, ComponentLink, EarlyAttachment
+from xmpppush.server.component import MAX_SHORT, MAX_STANZA, MAX_UNANSWERED, ComponentLink, EarlyAttachment
 from xmpppush.server.parser import stanza_of
 from xmpppush.server.router import Router
 from xmpppush.xep.namespaces import COMPONENT, STREAM_ERRORS, STREAMS
@@ -71,15 +71,15 @@ class PubSub:
         self.offers = []
         self.waiting = []
 
-    def takes(self, publish):
-        return self.has_node
-
     def offer(self, publish, answered):
+        if not self.has_node:
+            return False
         self.offers.append(publish)
         if self.silent:
             self.waiting.append(answered)
         else:
             answered(self.error)
+        return True
 
     def answer_waiting(self):
         waiting, self.waiting = self.waiting, []
@@ -245,6 +245,38 @@ def test_who_is_replaced_does_not_fight_back(attached):
     assert attached.endpoint.tries == 2
 
 
+def test_a_server_that_takes_us_and_hangs_up_is_not_hammered(attached, lines):
+    """A log-in that is over at once is no success: the tries go further and further apart all the same."""
+    for _ in range(600):
+        if attached.stream.closed or attached.stream.broken:
+            attached.clock.advance(0.1)
+            continue
+        if not attached.stream.attached:
+            attached.accepts()
+        attached.says("</stream:stream>")
+        attached.hangs_up()
+        attached.clock.advance(0.1)
+    assert attached.endpoint.tries < 20
+    assert len(lines()) < 2 * 20
+
+
+def test_an_answer_does_not_come_before_the_log_in(attached):
+    """What is answered while a new stream is not attached yet is dropped: anything before the handshake ends it."""
+    attached.pubsub.silent = True
+    attached.says(A_PUBLISH * 2)
+    attached.hangs_up()
+    attached.clock.advance(0)
+    attached.sees()
+    attached.pubsub.waiting.pop()(None)
+    attached.pubsub.waiting.pop()(DeviceUnregistered("gone"))
+    assert attached.sees() == ""
+    attached.says(HEADER)
+    assert attached.sees().startswith("<handshake>")
+    attached.says("<handshake/>")
+    assert attached.link.trouble is None
+    assert attached.link.answers == {"result": 1, "item-not-found": 1}
+
+
 def test_a_server_that_says_nothing_is_left(server):
     """No answer to the log-in: the connection is dropped."""
     server.clock.advance(20)
@@ -335,6 +367,25 @@ def test_a_stanza_against_the_limits_ends_nothing(attached):
     answer = attached.sees_stanza()
     assert (answer["id"], answer["to"]) == ("b", "eve@chat.test/r")
     assert answer.error.firstChildElement().name == "policy-violation"
+    attached.says(A_PUBLISH)
+    assert "type='result'" in attached.sees()
+
+
+@pytest.mark.parametrize("size", [100_000, 3 * MAX_STANZA])
+def test_no_answer_is_larger_than_the_server_takes(attached, size):
+    """An error echoes what it answers; Prosody ends the stream of a component that sends 512 KiB at once."""
+    attached.says(
+        "<iq type='get' id='p' from='a@chat.test/r' to='chat.test'>"
+        f"<query xmlns='a' node='n'>{'>' * size}</query></iq>"
+    )
+    data = attached.sees()
+    assert len(data) < 1000
+    answer = stanza_of(data)
+    assert (answer["type"], answer["id"], answer["to"]) == ("error", "p", "a@chat.test/r")
+    assert [child.name for child in answer.elements()] == ["error"]
+    # Of an answer that has to be so large there is none.
+    attached.says(f"<iq type='get' id='{'>' * 200_000}' from='chat.test' to='chat.test'><q xmlns='a'/></iq>")
+    assert attached.sees() == ""
     attached.says(A_PUBLISH)
     assert "type='result'" in attached.sees()
 

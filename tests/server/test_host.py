@@ -7,7 +7,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from xmpppush.errors import BadStanza, LimitReached, OfflineFull, StorageError
-from xmpppush.model import Account
+from xmpppush.mod_push.plugins import chain_of
+from xmpppush.mod_push.publisher import Publisher
+from xmpppush.model import Account, Registration
 from xmpppush.server.handlers import DomainHandlers, add_server_handlers
 from xmpppush.server.host import MAX_DIRECTED, MAX_SESSIONS, XMPPServer
 from xmpppush.server.resources import Resources
@@ -15,6 +17,7 @@ from xmpppush.server.router import Router
 from xmpppush.storage.memory import memory_storage
 from xmpppush.testing.builders import a_delivery
 from xmpppush.testing.sessions import RecordingSession
+from xmpppush.xep.push import revocation
 
 ALICE, BOB = "alice@localhost", "bob@localhost"
 
@@ -48,12 +51,14 @@ class Pushes:
 
 
 class World:
-    def __init__(self, limit=1000):
+    def __init__(self, limit=1000, publisher=False):
         self.clock = Clock()
         self.clock.advance(1_795_000_000)
         self.storage = memory_storage()
         self.pushes = Pushes()
         router, resources = Router(), Resources()
+        registrations, messages = self.storage.registrations, self.storage.messages
+        true_one = Publisher(registrations, messages, chain_of(["defaults"]), None, None, self.clock)
         handlers = DomainHandlers(router)
         add_server_handlers(
             handlers, self.storage.rosters, resources, lambda domain: ["pubsub.localhost"], self.clock
@@ -66,7 +71,7 @@ class World:
             handlers,
             self.storage.accounts,
             self.storage.messages,
-            self.pushes,
+            true_one if publisher else self.pushes,
             self.clock,
             limit,
         )
@@ -292,6 +297,21 @@ def test_a_message_that_cannot_wait_is_answered(world, to, kind):
 def test_a_message_nobody_waits_for_is_dropped(world, kind):
     """RFC 6121 section 8.5.2.2.1: no storage, and no answer."""
     assert world.session(BOB, "x").says(chat(ALICE, kind=kind)) == []
+    assert world.waiting() == []
+
+
+@pytest.mark.parametrize("connected", [None, -1, 0])
+@pytest.mark.parametrize("to", [ALICE, f"{ALICE}/gone"])
+def test_a_headline_tells_that_a_device_is_gone(to, connected):
+    """XEP-0357 section 8: the registration goes, whether or not there is anybody to read the message."""
+    world = World(publisher=True)
+    world.storage.registrations.put(Registration(ALICE, "push.far", "n1", {}), 10)
+    if connected is not None:
+        world.session(ALICE, "phone", connected)
+    message = revocation("push.far", "n1", ALICE)
+    message["to"] = to
+    world.host.send(message)
+    assert world.storage.registrations.of(ALICE).result == ()
     assert world.waiting() == []
 
 

@@ -87,6 +87,9 @@ def test_it_begins_anywhere_and_says_where_it_ends():
         (b"<publish node='", b"<publish node='&amp;"),
         (b"<x type='submit' xmlns='jabber:x:data'>", b"<x type='submit' xmlns='jabber:x:dat'>"),
         (b"<iq ", b"<iq xmlns='jabber:client' "),
+        (b"from='chat.test'", b"from='chat<test'"),
+        (b"<field type='text-single' var='message-count'>", b"<field var='last-message-body'>"),
+        (b"<value>fcm</value>", b"<value>fcm</value><value>" + b"m" * 3000 + b"<b/></value>"),
     ],
 )
 def test_anything_else_is_left_to_the_parser(old, new):
@@ -94,6 +97,22 @@ def test_anything_else_is_left_to_the_parser(old, new):
     changed = A_PUBLISH.replace(old, new, 1)
     assert changed != A_PUBLISH
     assert publish_at(changed, 0) is None
+
+
+@pytest.mark.parametrize("value", ['"a\'b"', "'a\"b'"])
+@pytest.mark.parametrize("name", [b"id", b"from", b"node", b"item id"])
+def test_the_answer_is_xml_whatever_quotes_came(name, value):
+    """A quote within the other ones, as servers may write it, ends no attribute of the answer."""
+    data = A_PUBLISH.replace(b"<item>", b"<item id='i'>")
+    head, _, tail = data.partition(name + b"='")
+    resource = b"chat.test/" if name == b"from" else b""
+    changed = (
+        head + name + b"=" + value.encode()[:1] + resource + value.encode()[1:] + tail.partition(b"'")[2]
+    )
+    assert parsed(changed)["type"] == "set"
+    request = publish_at(changed, 0)
+    if request is not None:
+        assert parsed(publish_result(request, request.item).encode())["type"] == "result"
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), max_size=20)
@@ -119,6 +138,24 @@ def test_any_options_and_texts_are_read_alike(options, body, quote):
     data = A_PUBLISH.decode().replace("<field var='service'><value>fcm</value></field>", fields)
     data = data.replace("New Message!", escaped(body))
     check_same(data.replace("'", quote).encode())
+
+
+def test_an_apostrophe_in_the_id_is_left_to_the_parser():
+    """An id in double quotes may hold one; written out as it is, it would end our answer's attribute."""
+    quoted = A_PUBLISH.replace(b"'", b'"')
+    assert publish_at(quoted, 0) is not None
+    assert publish_at(quoted.replace(b'id="', b"id=\"o'", 1), 0) is None
+
+
+def test_what_is_remembered_is_of_the_same_words():
+    """The same options are one object; others, or others' values, are not mixed up with them."""
+    first, again = publish_at(A_PUBLISH, 0), publish_at(A_PUBLISH, 0)
+    assert first is not None
+    assert again is not None
+    assert first.publish.options is again.publish.options
+    for old, new in ((b"New Message!", b"a &lt;b&gt; > c"), (b"fcm", b"apns"), (b"<item>", b"<item id='i'>")):
+        assert check_same(A_PUBLISH.replace(old, new))
+    assert check_same(A_PUBLISH.replace(b"<value>fcm", b"<value>" + b"m" * 3000))
 
 
 def test_the_answer_names_node_and_item():

@@ -4,15 +4,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from xmpppush.batches import Batches
 from xmpppush.errors import PushError, TryLater
 from xmpppush.interfaces import IMessageStore, IPushService
-from xmpppush.model import Delivery, Publish
+from xmpppush.model import Delivery, Notification, Publish
 
 MAX_KEYS = 100_000
+CALL = -1.0  # a time that is over, on disk too: `Delivery.next_try` of what rings
 
 
 class Windows:
@@ -41,6 +43,14 @@ class Windows:
         return self._counts[key] <= limit
 
 
+def is_call(notification: Notification) -> bool:
+    """Shall a phone ring: as other servers say it in Tigase's way, or mod_push here in its own?"""
+    extras = notification.extras
+    if extras is not None and (extras.call is not None or (extras.encrypted and extras.encrypted.voip)):
+        return True
+    return notification.extra.get("priority") == "high"
+
+
 @implementer(IPushService)
 class RateLimited:
     """
@@ -48,6 +58,7 @@ class RateLimited:
 
     Of what comes for a device within a window the first goes on at once, the last at the window's end; those
     between are dropped, since the last says all that they would have. Whoever published is answered at once.
+    Calls are not counted: none is told of by what comes after it, nor of any use at the window's end.
 
     Args:
         windows: `Delivery.service` to seconds; what is not in it has no limit.
@@ -65,11 +76,13 @@ class RateLimited:
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         delivery: Delivery = self._push_service.prepare(publish, created)
+        if delivery.service in self._batches and is_call(publish.notification):
+            return evolve(delivery, next_try=CALL)
         return delivery
 
     def enqueue(self, delivery: Delivery, first: Any = None) -> None:
         batches = self._batches.get(delivery.service)
-        if batches is None:
+        if batches is None or delivery.next_try == CALL:
             self._push_service.enqueue(delivery, first)
             return
         placed = batches.place(delivery)

@@ -259,6 +259,13 @@ def form_kind_of(command: Command) -> str:
     return "result" if command.way == TIGASE else "form"
 
 
+def owner_of(device: Device) -> str:
+    """Bare JID of who registered it and publishes to it, ``""`` where that is not known."""
+    if device.publisher != device.owner:  # a room's server has no registration to drop
+        return ""
+    return device.account or (device.data.get("account", "") if device.way == TIGASE else "")
+
+
 def check_publisher(device: Device, sender: str, secret: str | None) -> None:
     """
     May this bare JID or domain publish to the device?

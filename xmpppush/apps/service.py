@@ -13,6 +13,7 @@ from xmpppush.apps.limits import Windows
 from xmpppush.apps.rules import (
     ANY,
     FPUSH,
+    MAX_TOKEN,
     NODE_LENGTH,
     TIGASE,
     Asked,
@@ -27,6 +28,7 @@ from xmpppush.apps.rules import (
     no_such_app,
     node_of,
     options_of,
+    owner_of,
     secret_of,
     shown,
 )
@@ -42,6 +44,8 @@ REMEMBERED = 65536
 MODULE = "pushModule"  # fpush's publish option
 # A token that is the node of a publish without any option has at least as many characters at FCM and APNs.
 LEAST_TOKEN = 64
+# Whose options are remembered. As nodes tokens are whatever strangers write, of any length.
+USUAL_TOKEN = 512
 
 
 @implementer(IAppDevices)
@@ -117,6 +121,7 @@ class Apps:
             data=MappingProxyType(data_for(command.way, app.service, owner, asked)),
             created=now,
             renewed=now,
+            account=owner if app.keep_account else "",
         )
         registered: Device = await self._devices.put(device, app.max_devices_per_user)
         return registered
@@ -198,6 +203,8 @@ class Apps:
             if not module:
                 return None
             raise BadStanza("no such push module")
+        if len(publish.node) > MAX_TOKEN:
+            raise NodeNotFound("no device has such a token")
         if app.domains and publish.sender.rpartition("@")[2] not in app.domains:
             raise Forbidden("not for this domain")
         self._check_rate(app, publish)
@@ -217,6 +224,7 @@ class Apps:
         return self._deliver(app, device.way, device.token, route, publish)
 
     def _deliver(self, app: AppSection, way: str, token: str, route: Route, publish: Publish) -> Delivery:
+        options_of_token = self._options if len(token) <= USUAL_TOKEN else self._options_of
         notification = shown(publish.notification, content_of(app, way))
         delivery: Delivery = self._push_service.prepare(
             Publish(
@@ -224,7 +232,7 @@ class Apps:
                 publish.pubsub,
                 publish.node,
                 notification,
-                self._options(app.name, way, token),
+                options_of_token(app.name, way, token),
                 publish.account,
                 publish.trace,
                 route,
@@ -239,23 +247,20 @@ class Apps:
     def _route_of(self, app: str, data: tuple[tuple[str, str], ...]) -> Route:
         return Route(app, self._apps[app].tags, MappingProxyType(dict(data)))
 
-    async def unregistered(self, delivery: Delivery) -> None:
-        """
-        The push service says that the device is gone (410): forget it.
-
-        Not one that registered anew, or with another token, since the delivery was made.
-        """
+    async def unregistered(self, delivery: Delivery) -> str:
+        """See `IAppDevices.unregistered`."""
         if "@" not in delivery.service or len(delivery.node) != NODE_LENGTH:
-            return
+            return ""
         device = self._devices.get(delivery.pubsub, delivery.node)
         if isinstance(device, Deferred):
             device = await device
         if device is None or device.app not in self._apps or device.renewed > delivery.created:
-            return
+            return ""
         publish = Publish(device.domain, device.host, device.node, Notification())
         try:
             now = self._prepare(self._apps[device.app], device, publish)
         except PushError:
-            return
-        if now.path == delivery.path:
-            await self._devices.remove_same(device)
+            return ""
+        if now.path != delivery.path or not await self._devices.remove_same(device):
+            return ""
+        return owner_of(device)

@@ -16,7 +16,11 @@ from xmpppush.errors import LimitReached
 from xmpppush.interfaces import IDatabase, IDeviceStore
 from xmpppush.model import Device
 
-_COLUMNS = "host, node, app, way, key, owner, publisher, domain, token, secret, data, created, renewed"
+_COLUMNS = (
+    "host, node, app, way, key, owner, publisher, domain, token, secret, data, created, renewed, account"
+)
+
+_PLACES = ", ".join("?" * len(_COLUMNS.split(",")))
 
 
 def select_device(cursor: Cursor, host: str, node: str) -> Device | None:
@@ -32,15 +36,17 @@ def put_device(cursor: Cursor, device: Device, limit: int) -> Device:
     known = _device_in(cursor)
     if known is not None:
         cursor.execute(
-            "UPDATE devices SET token = ?, data = ?, renewed = ? WHERE host = ? AND node = ?",
-            (device.token, _json(device.data), device.renewed, known.host, known.node),
+            "UPDATE devices SET token = ?, data = ?, renewed = ?, account = ? WHERE host = ? AND node = ?",
+            (device.token, _json(device.data), device.renewed, device.account, known.host, known.node),
         )
-        return evolve(known, token=device.token, data=device.data, renewed=device.renewed)
+        return evolve(
+            known, token=device.token, data=device.data, renewed=device.renewed, account=device.account
+        )
     cursor.execute("SELECT count(*) FROM devices WHERE owner = ? AND app = ?", (device.owner, device.app))
     if cursor.fetchone()[0] >= limit:
         raise LimitReached(f"there are {limit} devices already")
     cursor.execute(
-        f"INSERT INTO devices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO devices ({_COLUMNS}) VALUES ({_PLACES})",  # noqa: S608
         (
             device.host,
             device.node,
@@ -55,6 +61,7 @@ def put_device(cursor: Cursor, device: Device, limit: int) -> Device:
             _json(device.data),
             device.created,
             device.renewed,
+            device.account,
         ),
     )
     return device
@@ -80,9 +87,8 @@ def _device_in(cursor: Cursor) -> Device | None:
     if not rows:
         return None
     (row,) = rows
-    host, node, app, way, key, owner, publisher, domain, token, secret, data, created, renewed = row
-    data = MappingProxyType(orjson.loads(data))
-    return Device(host, node, app, way, key, owner, publisher, domain, token, secret, data, created, renewed)
+    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    return Device(**{**values, "data": MappingProxyType(orjson.loads(values["data"]))})
 
 
 def _json(data: Mapping[str, str]) -> str:

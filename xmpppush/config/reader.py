@@ -488,6 +488,7 @@ class _Reader:
             ),
             rate_limit=keys.take("rate_limit", duration("0s", "1d"), default.rate_limit),
             domain_rate=keys.take("domain_rate", whole(0, MANY), default.domain_rate),
+            keep_account=keys.take("keep_account", boolean, default.keep_account),
         )
         keys.finish()
         return section if service is not None and _is_name(label) else None

@@ -169,6 +169,7 @@ class AppSection:
         domains: Whose accounts and servers may use it; empty: all.
         rate_limit: Seconds: of the pushes to a device in that time the first and the last; 0: all.
         domain_rate: Publishes a second of a domain that is not served here; 0: no limit.
+        keep_account: Is the JID of a device's owner kept, for XEP-0357 section 8?
     """
 
     name: str
@@ -192,6 +193,7 @@ class AppSection:
     registrations_per_minute: int = 10
     rate_limit: float = 0.0
     domain_rate: int = 0
+    keep_account: bool = False
 
 
 @frozen

@@ -88,11 +88,11 @@ class OriginPool:
         """Connections that do nothing."""
         return len(self._idle)
 
-    def take(self, exchange: Exchange) -> None:
+    def take(self, exchange: Exchange, now: float) -> None:
         """Send the exchange's request as soon as there is a connection."""
         if self._idle:
             connection = self._idle.pop()
-            if self._agent.clock.seconds() - connection.idle_since < MAX_IDLE_TIME:
+            if now - connection.idle_since < MAX_IDLE_TIME:
                 connection.send(exchange)
                 return
             stale = [connection, *self._idle]  # those below it are older still
@@ -356,11 +356,12 @@ class PooledAgent:
         """
         if self._closing:
             return fail(TryLater("stopping"))
-        exchange = Exchange(pool, request, bodiless, self.clock.seconds() + self.timeout)
+        now = self.clock.seconds()
+        exchange = Exchange(pool, request, bodiless, now + self.timeout)
         self._under_way[exchange] = None
         if self._timer is None:
             self._timer = self.clock.callLater(self.timeout, self._expire)
-        pool.take(exchange)
+        pool.take(exchange, now)
         return exchange.result
 
     def done(self, exchange: Exchange, response: BufferedResponse) -> None:

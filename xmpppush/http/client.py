@@ -1,6 +1,6 @@
 """treq's client with a short way for "JSON in, JSON out"."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import frozen
@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from xmpppush import __version__
 from xmpppush.errors import PushError
-from xmpppush.http.agent import OriginPool, PooledAgent, split_url
+from xmpppush.http.agent import BadRequestTarget, OriginPool, PooledAgent, split_url
 from xmpppush.http.origins import Origin, is_target
 from xmpppush.http.responses import BufferedResponse
 
@@ -83,6 +83,23 @@ class JSONClient(HTTPClient):
                 return fail()
         pool, head = pool_and_head
         return self._pooled.exchange(pool, b"POST %s%s%d\r\n\r\n%s" % (target, head, len(body), body))
+
+    def poster(self, origin: Origin, prefix: bytes) -> "Callable[[bytes, bytes], Deferred[BufferedResponse]]":
+        """
+        The short way to one origin.
+
+        Returns:
+            Takes what is behind ``prefix`` in the request target, and the body.
+        """
+        pool, head = self._head(origin)
+        exchange, begin = self._pooled.exchange, b"POST " + prefix
+
+        def post(path: bytes, body: bytes) -> "Deferred[BufferedResponse]":
+            if not is_target(path):
+                return fail(BadRequestTarget("a space or control character in the path"))
+            return exchange(pool, b"%s%s%s%d\r\n\r\n%s" % (begin, path, head, len(body), body))
+
+        return post
 
     def _head(self, origin: Origin) -> tuple[OriginPool, bytes]:
         """What stands between the target and the length."""

@@ -445,7 +445,7 @@ def pubsub_components(
     Args:
         more: Further handlers for a host, see `handlers`.
     """
-    pubsub.on_gone = lambda node: router.route(revocation(node.host, node.name, node.owner))
+    pubsub.on_gone = lambda host, node, owner: router.route(revocation(host, node, owner))
     components: list[IService] = []
     for host in sorted(pubsub.hosts):
         component = InternalComponent(router, host)

@@ -1,9 +1,12 @@
 """The app server itself: nodes, who may do what to them, and publishing. Knows no XML."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from random import Random, SystemRandom
+from typing import Any
+from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -59,12 +62,13 @@ class PubSub:
     Attributes:
         hosts: Its domains.
         types: The node types it offers, by name, the default first.
-        on_gone: Told of a node whose device is gone where the publisher has its answer already.
+        on_gone: Told of a node whose device is gone where the publisher has its answer already: host, name
+            and the owner's bare JID.
         lookup: Finds nodes for those who may know of them.
         subscriptions, items: Of nodes that are not for notifications.
     """
 
-    on_gone: Callable[[Node], object] | None = None
+    on_gone: Callable[[str, str, str], object] | None = None
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class PubSub:
         # Those who wait for their first try, by the number of the row: until when, and whom to tell.
         self._unanswered: dict[int, tuple[float, Answered]] = {}
         self._timer: IDelayedCall | None = None
+        self._turns: WeakValueDictionary[tuple[str, str], DeferredLock] = WeakValueDictionary()
         self.lookup = Lookup(nodes, self.types)
         self.subscriptions = Subscriptions(nodes, self.lookup, clock)
         self.items = Items(nodes, self.lookup, self.subscriptions, clock)
@@ -100,6 +105,9 @@ class PubSub:
 
     def accept(self, publish: Publish) -> "Delivery | Deferred[Delivery]":
         """See `IPubSub.accept`. Once a push: no XML and no coroutine here."""
+        return self._accept(publish, self._nodes.known(publish.pubsub, publish.node))
+
+    def _accept(self, publish: Publish, node: Node | None) -> "Delivery | Deferred[Delivery]":
         if self._apps is not None:
             # Before our own nodes: whoever creates one with a device's name gets nothing by it.
             accepted = self._apps.accept(publish)
@@ -107,7 +115,6 @@ class PubSub:
                 return accepted.addCallback(lambda found: found or self._to_node(publish))
             if accepted is not None:
                 return accepted
-        node = self._nodes.known(publish.pubsub, publish.node)
         if node is not None:
             return self._delivery(node, publish)
         return self._to_node(publish)
@@ -147,21 +154,27 @@ class PubSub:
             StorageError: It could not be kept.
         """
         answer: Deferred[None] = Deferred()
-        self.offer(publish, lambda error: answer.callback(None) if error is None else answer.errback(error))
+        self._take(
+            publish,
+            self._nodes.known(publish.pubsub, publish.node),
+            lambda error: answer.callback(None) if error is None else answer.errback(error),
+        )
         await answer
 
-    def takes(self, publish: Publish) -> bool:
-        """See `IPubSub.takes`."""
+    def offer(self, publish: Publish, answered: Answered) -> bool:
+        """See `IPubSub.offer`. Once a push, as `accept`."""
         node = self._nodes.known(publish.pubsub, publish.node)
         if node is None:
             return False
         node_type = self.types.get(node.type)
-        return node_type is None or pushes(node_type)
+        if node_type is not None and not pushes(node_type):
+            return False
+        self._take(publish, node, answered)
+        return True
 
-    def offer(self, publish: Publish, answered: Answered) -> None:
-        """See `IPubSub.offer`. Once a push, as `accept`."""
+    def _take(self, publish: Publish, node: Node | None, answered: Answered) -> None:
         try:
-            accepted = self.accept(publish)
+            accepted = self._accept(publish, node)
         except Exception as error:
             answered(error)
             return
@@ -183,7 +196,7 @@ class PubSub:
             self._answer_oldest()
         elif self._timer is None:
             self._timer = self._clock.callLater(ANSWER_WITHIN, self._out_of_time)
-        self._push_service.enqueue(delivery, lambda error: self._first(number, error))
+        self._push_service.enqueue(delivery, partial(self._first, number))
 
     def _first(self, number: int, error: PushError | None) -> None:
         _, answered = self._unanswered.pop(number, (0.0, None))
@@ -214,14 +227,25 @@ class PubSub:
         while self._unanswered:
             self._answer_oldest()
 
-    def unregistered(self, delivery: Delivery) -> None:
-        """The device of what another server published is gone: that is the answer, or is told `on_gone`."""
-        if delivery.id not in self._unanswered and delivery.pubsub in self.hosts:
-            self.lookup.get(delivery.pubsub, delivery.node).addCallbacks(self._told_gone, lambda _: None)
+    def unregistered(self, delivery: Delivery) -> "Deferred[None]":
+        """
+        The device is gone: fires when it is forgotten, if it is one of an app's.
 
-    def _told_gone(self, node: Node | None) -> None:
-        if node is not None and self.on_gone is not None:
-            self.on_gone(node)
+        To a server elsewhere that published that is the answer or, where it has one, `on_gone` is told.
+        """
+        return Deferred.fromCoroutine(self._unregistered(delivery))
+
+    async def _unregistered(self, delivery: Delivery) -> None:
+        # Before anything is waited for: in a moment it is answered, by what the device came to.
+        untold = delivery.id not in self._unanswered and not delivery.account
+        owner = await self._apps.unregistered(delivery) if self._apps is not None else ""
+        if not untold or delivery.pubsub not in self.hosts:
+            return
+        if not owner and "@" not in delivery.service:
+            node = await self.lookup.get(delivery.pubsub, delivery.node)
+            owner = node.owner if node is not None else ""
+        if owner and self.on_gone is not None:
+            self.on_gone(delivery.pubsub, delivery.node, owner)
 
     def item_id(self) -> str:
         """An id for an item, or a name for a node, that came without one."""
@@ -281,6 +305,11 @@ class PubSub:
         self, requester: JID, host: str, name: str, config: Mapping[str, str]
     ) -> tuple[None, list[Event]]:
         """Change options of a node; those not named stay. Items that are too many now go."""
+        return await self._in_turn(host, name, self._configure, requester, host, name, config)
+
+    async def _configure(
+        self, requester: JID, host: str, name: str, config: Mapping[str, str]
+    ) -> tuple[None, list[Event]]:
         node = await self.lookup.owned(requester, host, name)
         defaults = self.lookup.defaults_of(node)
         checked = check_config(config, defaults, self.lookup.features_of(node))
@@ -317,9 +346,19 @@ class PubSub:
 
     async def affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         """Change affiliations: all of them or, raising why not, none (section 8.9.2)."""
+        await self._in_turn(host, name, self._affiliate, requester, host, name, changes)
+
+    async def _affiliate(self, requester: JID, host: str, name: str, changes: Mapping[str, str]) -> None:
         check_affiliations(await self.lookup.owned(requester, host, name), changes)
         if not await self._nodes.affiliate(host, name, changes):
             raise NodeNotFound("no such node")
+
+    async def _in_turn(self, host: str, name: str, change: Any, *args: object) -> Any:
+        """Change a node by what it is, once the changes before have made it that."""
+        turn = self._turns.get((host, name))
+        if turn is None:
+            turn = self._turns[host, name] = DeferredLock()
+        return await turn.run(lambda: Deferred.fromCoroutine(change(*args)))
 
     # What one may see
 

@@ -66,7 +66,7 @@ from xmpppush.model import (
     PushSummary,
     Registration,
 )
-from xmpppush.trace import NO_TRACE, Decision, told
+from xmpppush.trace import NO_TRACE, Decision, node_name, told
 from xmpppush.xep.push import revoked_nodes
 
 # How often counts of missed messages are written, in seconds, and how many at a time: each is a row
@@ -579,12 +579,13 @@ class Publisher:
             return False
         return (now.service, now.path) == (delivery.service, delivery.path)
 
-    async def test(self, account: str, body: str | None) -> list[str]:
+    async def test(self, account: str, body: str | None) -> list[tuple[str, bool]]:
         """
         Send a test notification to every device of an account, over the real path.
 
         Returns:
-            A line for each registration: its node and what became of it.
+            For each registration a line, its node and what became of it, and whether the push service took
+            it.
         """
         account = parse_jid(account).userhost()
         notification = Notification(
@@ -607,7 +608,8 @@ class Publisher:
             except PushError as error:
                 self._trace.note(trace, account, registration.node, Decision.NOT_PUBLISHED, told(error))
                 outcome = error
-            lines.append(f"{registration.pubsub} {registration.node}: {_became(outcome)}")
+            name = node_name(registration.node)
+            lines.append((f"{registration.pubsub} {name}: {_became(outcome)}", outcome is None))
         return lines
 
     async def _first_outcome(self, delivery: Delivery) -> PushError | None:

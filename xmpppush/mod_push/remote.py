@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
+import orjson
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -89,6 +90,10 @@ class RemoteAppServers:
         host = parse_jid(publish.pubsub).host
         if not self._reaches(host):
             raise AppServerUnreachable(f"no way to {publish.pubsub}")
+        notification = publish.notification
+        # The tag is what tells which ones this may replace; what is more than a summary replaces nothing.
+        tag = "" if notification.extras is not None else notification.summary.last_message_sender or ""
+        body = {"tag": tag, "xml": publish_content(publish)}
         return Delivery(
             0,
             publish.account,
@@ -97,7 +102,7 @@ class RemoteAppServers:
             self._lane_of(host),
             # Neither of the first two can have a space in it (RFC 7622 sections 3.2 and 3.3).
             f"{publish.account} {publish.pubsub} {publish.node}",
-            publish_content(publish).encode(),
+            orjson.dumps(body),
             self._clock.seconds(),
             trace=publish.trace,
         )
@@ -122,7 +127,7 @@ class RemoteAppServers:
         iq = Element((None, "iq"))
         # The server itself publishes (section 7), so that it is the server's to be allowed to.
         iq["type"], iq["from"], iq["to"] = "set", account.partition("@")[2], pubsub
-        iq.children.append(SerializedXML(body.decode()))
+        iq.children.append(SerializedXML(orjson.loads(body)["xml"]))
         return self._ask(iq).addCallbacks(
             self._took, self._did_not, (account, pubsub, node), errbackArgs=(account, pubsub, node)
         )

@@ -27,6 +27,7 @@ MAX_TEXT = 2500
 MAX_NAME = 500
 MAX_DEVICE_ID = 4000  # of about 4050 on MongoosePush's connection to APNs breaks
 INT32 = 2**31 - 1
+MAX_REMEMBERED_SIZE = 8192  # characters in all of a registration's options
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._~\-]")  # RFC 3986 section 2.3
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
@@ -106,7 +107,8 @@ def request_for(
 
 class Targets:
     """
-    `target_of`, remembered: a registration's options are the same object from push to push.
+    `target_of`, remembered: a registration's options are the same object from push to push, and so are
+    those that a server publishes for a device.
 
     Args:
         size: How many are remembered at the most.
@@ -119,10 +121,6 @@ class Targets:
         # By id(), and with the options themselves, which keeps the id theirs.
         self._known: dict[int, tuple[Mapping[str, str], Target]] = {}
 
-    def read(self, options: Mapping[str, str]) -> Target:
-        """`target_of`, not remembered."""
-        return target_of(options, self._api_version, self._services)
-
     def of(self, options: Mapping[str, str]) -> Target:
         """Raises what `target_of` raises, each time."""
         known = self._known.get(id(options))
@@ -131,7 +129,9 @@ class Targets:
         target = target_of(options, self._api_version, self._services)
         if len(self._known) >= self._size:
             self._known.clear()
-        self._known[id(options)] = (options, target)
+        # A stranger's may be anything, and of any size.
+        if len(options) + sum(map(len, options)) + sum(map(len, options.values())) < MAX_REMEMBERED_SIZE:
+            self._known[id(options)] = (options, target)
         return target
 
 

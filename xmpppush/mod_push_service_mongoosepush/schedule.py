@@ -130,10 +130,11 @@ class Schedule:
             Those that it replaces, or itself where a newer one is there.
         """
         self.queued += 1
-        if not (delivery.next_try or delivery.attempts) and delivery.path not in self._devices:
+        key = _device_of(delivery)
+        if not (delivery.next_try or delivery.attempts) and key not in self._devices:
             # As good as always, and once a push: no detours.
             lane = self._lanes.get(delivery.service) or self.lane(delivery.service)
-            device = self._devices[delivery.path] = Device(lane, delivery)
+            device = self._devices[key] = Device(lane, delivery)
             device.state = READY
             lane.ready.append(device)
             return ()
@@ -181,7 +182,7 @@ class Schedule:
         Returns:
             Older ones of its sender that wait for another try and say nothing new any more.
         """
-        device = self._devices[delivery.path]
+        device = self._devices[_device_of(delivery)]
         gone: Sequence[Delivery] = ()
         if device.failures or device.newest is not None:
             if device.newest:
@@ -193,7 +194,7 @@ class Schedule:
             device.newest = None
         if device.lane.breaker.troubled:
             self._answered(device.lane)
-        self._back(device, delivery.path, now)
+        self._back(device, delivery, now)
         return gone
 
     def finished(self, delivery: Delivery, now: float, answered: bool = True) -> None:
@@ -203,14 +204,14 @@ class Schedule:
         Args:
             answered: The push service said so; it works, then.
         """
-        device = self._devices[delivery.path]
+        device = self._devices[_device_of(delivery)]
         breaker = device.lane.breaker
         if breaker.troubled:
             if answered:
                 self._answered(device.lane)
             else:
                 breaker.learnt_nothing(now)
-        self._back(device, delivery.path, now)
+        self._back(device, delivery, now)
 
     def failed(
         self,
@@ -226,7 +227,7 @@ class Schedule:
         Returns:
             How many tries for its device failed in a row.
         """
-        device = self._devices[delivery.path]
+        device = self._devices[_device_of(delivery)]
         lane = device.lane
         if lane.breaker.failed(delivery.path, reason, now, after, unreachable):
             lane.wake = self._wake_at(lane.breaker.until or now, lane)
@@ -235,18 +236,18 @@ class Schedule:
 
     def postponed(self, delivery: Delivery, now: float) -> Sequence[Delivery]:
         """A failed one is to be tried again at its ``next_try``; returns what is replaced, as `add`."""
-        device = self._devices[delivery.path]
+        device = self._devices[_device_of(delivery)]
         device.not_before = max(device.not_before, delivery.next_try)
         self.queued += 1
         self._insert(device, delivery)
         gone = self._replaced(device, delivery)
         self._unplace(device)
-        self._back(device, delivery.path, now)
+        self._back(device, delivery, now)
         return gone
 
     def dropped(self, delivery: Delivery, now: float) -> None:
         """A failed one is not to be tried again."""
-        self._back(self._devices[delivery.path], delivery.path, now)
+        self._back(self._devices[_device_of(delivery)], delivery, now)
 
     def closed_lanes(self) -> dict[str, str]:
         """Services that are left alone at the moment, and why."""
@@ -254,14 +255,14 @@ class Schedule:
 
     def is_held_up(self, delivery: Delivery) -> bool:
         """Does it wait for another try or an open breaker, and not just for its turn?"""
-        device = self._devices.get(delivery.path)
+        device = self._devices.get(_device_of(delivery))
         if device is None:
             return True
         return bool(device.queue) and (device.state == RETRY or device.lane.breaker.is_open)
 
     def newest_like(self, delivery: Delivery) -> Delivery | None:
         """What waits in the place of one that was replaced, ``None`` where nothing does any more."""
-        device = self._devices.get(delivery.path)
+        device = self._devices.get(_device_of(delivery))
         if device is None or device.newest is None:
             return None
         newest = device.newest.get(collapse_key(delivery))
@@ -330,9 +331,9 @@ class Schedule:
     # Devices.
 
     def _line_up(self, delivery: Delivery, now: float) -> Sequence[Delivery]:
-        device = self._devices.get(delivery.path)
+        device = self._devices.get(_device_of(delivery))
         if device is None:
-            device = self._devices[delivery.path] = Device(self.lane(delivery.service), delivery)
+            device = self._devices[_device_of(delivery)] = Device(self.lane(delivery.service), delivery)
             if delivery.attempts:
                 self._resume(device, delivery)
             self._place(device, now)
@@ -383,7 +384,7 @@ class Schedule:
             device.wake = None
         device.state = IDLE
 
-    def _back(self, device: Device, path: str, now: float) -> None:
+    def _back(self, device: Device, delivery: Delivery, now: float) -> None:
         """One of its requests is not in flight any more."""
         self.in_flight -= 1
         device.lane.in_flight -= 1
@@ -394,7 +395,7 @@ class Schedule:
             if device.state == IDLE:
                 self._place(device, now)
         elif not device.in_flight:
-            del self._devices[path]
+            del self._devices[_device_of(delivery)]
 
     def _answered(self, lane: Lane) -> None:
         lane.breaker.succeeded()
@@ -442,3 +443,9 @@ class Schedule:
 
 def _number(delivery: Delivery) -> int:
     return delivery.id
+
+
+def _device_of(delivery: Delivery) -> str:
+    """Its path; of an app's device with the app, for which another one's push service says nothing."""
+    path, service = delivery.path, delivery.service
+    return service + path if "@" in service else path

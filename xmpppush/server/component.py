@@ -46,6 +46,10 @@ MAX_UNANSWERED = 1000  # publishes; then nothing more is read until half of them
 MAX_HELD = 64 * 1024  # bytes of a publish that is not whole yet
 MAX_SHORT = 16 * 1024  # bytes of a publish that goes the short way; push services take 4 KiB
 READ_SIZE = 16 * 1024
+MAX_ECHO = 16 * 1024  # characters of an error; RFC 6120 section 8.3.1 leaves it to us what it repeats
+# Of anything we send. Prosody ends the stream of a component at 512 KiB; and what was 256 KiB of a user's has
+# four times as much when each '>' in it is escaped.
+MAX_SENT = 256 * 1024
 
 LOGIN_TIMEOUT = 20.0  # seconds from the first octet to the server's last word on the handshake
 EARLY_TIMEOUT = 5.0
@@ -56,6 +60,7 @@ ANSWER_TIMEOUT = 5.0  # seconds that a stop waits for publishes to be on disk
 # restart over there, and what is published meanwhile is lost, on ejabberd with the registration.
 FIRST_DELAY, MAX_DELAY, FACTOR = 0.1, 15.0, 1.6
 AFTER_CONFLICT = 5.0
+STEADY = 10.0  # a stream that ends sooner after the log-in is one that the server does not want
 MAX_REFUSED_DELAY = 60.0  # where somebody has to change a configuration first
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000))
@@ -179,9 +184,8 @@ class ComponentStream(XMPPStream):
             parser: Any = self._parser
             if parser.between_stanzas:
                 request = publish_at(data, position)
-                if request is not None and request.end - position < MAX_SHORT and self.link.takes(request):
+                if request is not None and request.end - position < MAX_SHORT and self.link.publish(request):
                     position = request.end
-                    self.link.publish(request)
                     continue
                 if is_unfinished_iq(data, position) and size - position < MAX_HELD:
                     self._held = data[position:]
@@ -272,7 +276,7 @@ class EarlyAttachment:
         self.stream = None
         self._settle(False)
 
-    def takes(self, request: PublishRequest) -> bool:
+    def publish(self, request: PublishRequest) -> bool:
         return False
 
     def stanza(self, stanza: Element) -> None:
@@ -335,6 +339,8 @@ class ComponentLink(Service):
         self._endpoint = endpoint or clientFromString(reactor, section.endpoint)
         self._early = early
         self._backoff = Backoff(random)
+        self._unsteady = Backoff(random)
+        self._attached_at = 0.0
         # Ids of items that came without one: unique, and of no use to anybody.
         self._item_prefix, self._item_numbers = f"{random.getrandbits(64):016x}-", count(1)
         self._unanswered = 0
@@ -387,6 +393,7 @@ class ComponentLink(Service):
         self.stream = stream
         self.trouble = None
         self._backoff.reset()
+        self._attached_at = self._clock.seconds()
         if self._since is None or not self._said:
             self._log.info(
                 "[{section}] attached to {address} as {jid}",
@@ -416,8 +423,17 @@ class ComponentLink(Service):
             if stream.attached and stream.reason == "conflict":
                 # Whoever took our place would lose it to us at once, and so on.
                 self._again(stream.reason, refused=True, least=AFTER_CONFLICT)
+            elif stream.attached:
+                self._again(stream.reason, least=self._pause_after())
             else:
-                self._again(stream.reason, refused=not stream.attached and stream.reason in REFUSALS)
+                self._again(stream.reason, refused=stream.reason in REFUSALS)
+
+    def _pause_after(self) -> float:
+        """Nothing the first time; longer each time that a log-in was over again at once."""
+        if self._clock.seconds() - self._attached_at < STEADY:
+            return self._unsteady.next(MAX_DELAY)
+        self._unsteady.reset()
+        return 0.0
 
     def _again(self, reason: str, refused: bool = False, least: float = 0.0) -> None:
         now = self._clock.seconds()
@@ -481,16 +497,16 @@ class ComponentLink(Service):
 
     # What comes.
 
-    def takes(self, request: PublishRequest) -> bool:
-        """Can it go the short way?"""
-        return request.publish.pubsub != self.jid or self._pubsub.takes(request.publish)
-
-    def publish(self, request: PublishRequest) -> None:
+    def publish(self, request: PublishRequest) -> bool:
+        """Take it; returns whether it could go the short way."""
         if request.publish.pubsub != self.jid or self._is_ours(request.sender):
             self._answered(request, StanzaError("not-acceptable"))
-            return
+            return True
         self._unanswered += 1
-        self._pubsub.offer(request.publish, partial(self._concluded, request))
+        if self._pubsub.offer(request.publish, partial(self._concluded, request)):
+            return True
+        self._unanswered -= 1
+        return False
 
     def _concluded(self, request: PublishRequest, error: BaseException | None) -> None:
         self._unanswered -= 1
@@ -501,7 +517,7 @@ class ComponentLink(Service):
     def _answered(self, request: PublishRequest, error: BaseException | None) -> None:
         if error is None:
             self.answers["result"] += 1
-            if self.stream is not None:
+            if self.stream is not None and self.stream.attached:
                 item = request.item or f"{self._item_prefix}{next(self._item_numbers)}"
                 self.stream.send_xml(publish_result(request, item))
             return
@@ -554,7 +570,12 @@ class ComponentLink(Service):
     def send(self, stanza: Element) -> None:
         """The router's way out."""
         if self.stream is not None and self.stream.attached:
-            self.stream.send_xml(to_xml(stanza, COMPONENT))
+            xml = to_xml(stanza, COMPONENT)
+            if len(xml) > MAX_ECHO and stanza.getAttribute("type") == "error":
+                del stanza.children[:-1]  # the error itself comes last
+                xml = to_xml(stanza, COMPONENT)
+            if len(xml.encode()) <= MAX_SENT:
+                self.stream.send_xml(xml)
         elif stanza.name != "presence" and stanza.getAttribute("type") not in ("result", "error"):
             reply = error_reply(stanza, AppServerUnreachable("not attached"))
             if reply is not None:

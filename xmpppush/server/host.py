@@ -369,9 +369,11 @@ class XMPPServer(Service):
             what = stanza if kind == "groupchat" else handed
             for session in plan.sessions:
                 held = self._offline.send(session, stanza, xml, what) or held
-        elif plan.otherwise is not Otherwise.STORE:
-            if plan.otherwise is Otherwise.BOUNCE:
-                self._answer(stanza, StanzaError("service-unavailable"))
+        elif plan.otherwise is Otherwise.BOUNCE:
+            self._answer(stanza, StanzaError("service-unavailable"))
+            return None
+        elif plan.otherwise is Otherwise.IGNORE and kind != "headline":
+            # A headline may be an app server's word that a device is gone (XEP-0357 section 8).
             return None
         # Somebody has it: told of an error, the sender would only send it again.
         failed = self._push_failed if plan.sessions else self._failed
@@ -389,7 +391,7 @@ class XMPPServer(Service):
         if held is not None:
             held.elsewhere = len(plan.sessions) > 1
             held.notified = notified.union((delivery.pubsub, delivery.node) for delivery in deliveries)
-        keep = not plan.sessions
+        keep = not plan.sessions and plan.otherwise is Otherwise.STORE
         # Whoever has a registration is somebody; only for the others is the account looked up.
         if keep and not deliveries and not sessions and await self._accounts.get(account) is None:
             self._answer(stanza, StanzaError("service-unavailable"))

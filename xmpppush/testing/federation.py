@@ -118,7 +118,7 @@ class Member(XMPPServerProcess):
         self.secure = secure
         self.trusted = federation.authority.ca_file
         issuer = authority or federation.authority
-        self.certificate = issuer.certificate_for(self.domain)
+        self.certificate = issuer.certificate_for(self.domain, f"pubsub.{self.domain}")
         self.ca_file = issuer.ca_file
 
     def _is_up(self) -> bool:

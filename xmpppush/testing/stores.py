@@ -868,8 +868,9 @@ async def devices_that_register_again_keep_node_and_secret(storage: Any) -> None
     """Token, data and time are new; no room is needed."""
     await storage.devices.put(a_device(), 1)
     assert await device_of(storage, "node-1") == a_device()
-    again = a_device(node="node-2", secret="other", token="token-2", data={}, created=2.0, renewed=2.0)  # noqa: S106
-    now = a_device(token="token-2", data={}, renewed=2.0)  # noqa: S106
+    new: dict[str, Any] = {"token": "token-2", "data": {}, "renewed": 2.0, "account": "a@b"}
+    again = a_device(node="node-2", secret="other", created=2.0, **new)  # noqa: S106
+    now = a_device(**new)
     assert await storage.devices.put(again, 1) == now
     assert await device_of(storage, "node-1") == now
     assert await device_of(storage, "node-2") is None

@@ -22,7 +22,7 @@ from xmpppush.testing.processes import wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "app-server"
 DOMAIN = "example.org"
-COMPONENT = f"pubsub.{DOMAIN}"
+COMPONENT = f"push.{DOMAIN}"
 SECRET = "change-me"  # noqa: S105 - of the examples
 PASSWORD = "secret"  # noqa: S105
 

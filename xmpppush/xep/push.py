@@ -13,7 +13,7 @@ from twisted.words.xish.domish import Element, escapeToXml
 
 from xmpppush.errors import BadForm, BadStanza
 from xmpppush.jids import BadJid, bare_of
-from xmpppush.model import Notification, Publish, PushExtras, PushSummary
+from xmpppush.model import NOTHING, Notification, Publish, PushExtras, PushSummary
 from xmpppush.xep.dataforms import Form, form_element, form_in, forms_in
 from xmpppush.xep.namespaces import DATA_FORMS, PUBSUB, PUBSUB_PUBLISH_OPTIONS, PUSH, PUSH_SUMMARY
 from xmpppush.xep.tigase import extras_elements, parse_extras
@@ -110,12 +110,14 @@ def notification_of(fields: Mapping[str, str], extras: PushExtras | None = None)
     """The notification that these fields of a summary form make."""
     return Notification(
         PushSummary(
-            message_count=_count_in(fields.get("message-count", "")),
-            pending_subscription_count=_count_in(fields.get("pending-subscription-count", "")),
+            message_count=_count_in(fields.get("message-count")),
+            pending_subscription_count=_count_in(fields.get("pending-subscription-count")),
             last_message_sender=fields.get("last-message-sender") or None,
             last_message_body=fields.get("last-message-body") or None,
         ),
-        {var: value for var, value in fields.items() if var not in _SUMMARY_FIELDS},
+        NOTHING
+        if fields.keys() <= _SUMMARY_FIELDS
+        else {var: value for var, value in fields.items() if var not in _SUMMARY_FIELDS},
         extras,
     )
 
@@ -265,6 +267,6 @@ def _summary_in(notification: Element) -> dict[str, str]:
     return nameless.first_values() if nameless is not None else {}
 
 
-def _count_in(text: str) -> int | None:
-    found = _COUNT.fullmatch(text)
+def _count_in(text: str | None) -> int | None:
+    found = _COUNT.fullmatch(text) if text else None
     return int(found.group(1)) if found is not None else None

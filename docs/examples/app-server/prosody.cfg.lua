@@ -3,5 +3,5 @@
 VirtualHost "example.org"
     modules_enabled = { "smacks", "cloud_notify" }
 
-Component "pubsub.example.org"
+Component "push.example.org"
     component_secret = "change-me"
