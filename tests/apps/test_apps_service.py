@@ -74,6 +74,54 @@ def test_a_wrong_secret_is_no_node_to_mod_push_appserver(world):
     assert world.publish(got["node"], by="alice@localhost", secret=got["secret"])["type"] == "result"
 
 
+FORM = "https://github.com/tmolitor-stud-tu/mod_push_appserver/#v1-register-push"
+# The five ways of docs/registration.rst: how one registers, and what a publish without the right secret gets
+# from the account's own server, and from another one.
+WAYS = {
+    "create": (None, {}, "cancel conflict precondition-not-met", "auth forbidden"),
+    "p2": (P2, {"token": "T", "android-id": "D"}, "auth forbidden", "cancel item-not-found"),
+    "appserver": (
+        "v1-register-push",
+        {"FORM_TYPE": FORM, "type": "apns", "node": "D", "token": "T"},
+        "cancel item-not-found",
+        "cancel item-not-found",
+    ),
+    "tigase": (  # has none: the node is the secret
+        "register-device",
+        {"provider": "siskin:1", "device-token": "T"},
+        None,
+        "cancel item-not-found",
+    ),
+    "fpush": (None, {}, "cancel item-not-found", "cancel item-not-found"),  # nor has this: the token is it
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"secret": ""}, {"secret": "wrong"}, {"secret": "wrong" * 5000}])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wrong_secret_in_each_way(world, events, way, options):
+    """Refused in that way's words, strangers alike with the right one; nothing goes out, no log has it."""
+    command, fields, own, foreign = WAYS[way]
+    node, right = "T" * 21, ""
+    if command is not None:
+        got = world.register(command, **fields)
+        node, right = got["node"], got.get("secret", "")
+    elif way == "create":
+        node = "my-node"
+        create = f"<create xmlns='http://jabber.org/protocol/pubsub' node='{node}' type='push'/>"
+        world.ask(f"<pubsub xmlns='http://jabber.org/protocol/pubsub'>{create}</pubsub>")
+    del events[:]
+    answer = world.publish(node, **options)
+    if own is None:
+        assert answer["type"] == "result"
+        world.push_service.taken.clear()
+    else:
+        assert condition_of(answer) == own
+    assert condition_of(world.publish(node, by="far.example", **{**options, "secret": right})) == foreign
+    assert condition_of(world.publish(node[:-1] + "x", **options)) == "cancel item-not-found"
+    assert taken(world) == []
+    assert "wrong" not in repr(events)
+
+
 def test_tigase_needs_no_secret(world):
     """The node's name is as good as one, and only the user's server may use it."""
     got = world.register("register-device", provider="siskin:1", **{"device-token": "T"})

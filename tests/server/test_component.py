@@ -5,8 +5,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
+from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, NoRouteError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
@@ -14,7 +14,14 @@ from twisted.python.failure import Failure
 
 from xmpppush.config.sections import ComponentSection
 from xmpppush.errors import DeviceUnregistered, Forbidden, StorageError
-from xmpppush.server.component import MAX_SHORT, MAX_STANZA, MAX_UNANSWERED, ComponentLink, EarlyAttachment
+from xmpppush.server.component import (
+    MAX_SHORT,
+    MAX_STANZA,
+    MAX_UNANSWERED,
+    ComponentLink,
+    EarlyAttachment,
+    in_words,
+)
 from xmpppush.server.parser import stanza_of
 from xmpppush.server.router import Router
 from xmpppush.xep.namespaces import COMPONENT, STREAM_ERRORS, STREAMS
@@ -275,6 +282,23 @@ def test_an_answer_does_not_come_before_the_log_in(attached):
     attached.says("<handshake/>")
     assert attached.link.trouble is None
     assert attached.link.answers == {"result": 1, "item-not-found": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "connection refused"),
+        (NoRouteError(113, "No route to host"), "no route to host"),
+        (ConnectError(OSError(101, "Network is unreachable")), "network is unreachable"),
+        (ConnectError(string="not today\nnor tomorrow."), "not today"),
+        (DNSLookupError("push.example"), "no such host"),
+        (TimeoutError(), "no answer"),
+    ],
+)
+def test_connections_that_fail_are_explained_in_words(error, words):
+    """A number says little to an operator."""
+    assert words in in_words(Failure(error))
+    assert not any(map(str.isdigit, in_words(Failure(error))))
 
 
 def test_a_server_that_says_nothing_is_left(server):

@@ -8,6 +8,7 @@ them can end the stream for all others: see `ComponentParser`.
 """
 
 import hashlib
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -628,8 +629,9 @@ def in_words(failure: Failure) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, ConnectError) and getattr(error, "osError", None):
-        text = str(getattr(error.osError, "strerror", None) or error.osError)
+    if isinstance(error, ConnectError) and error.osError:
+        number = error.osError
+        text = os.strerror(number) if isinstance(number, int) else number.strerror or str(number)
     return text.rstrip(".").partition("\n")[0][:200].lower()
 
 
