@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from pathlib import Path
 
 import pytest
 
@@ -221,3 +223,44 @@ def test_publishes_wait_for_an_app_server_that_is_down(tmp_path, push_service):
         assert "Traceback" not in log
         assert "suspended" not in log
         assert "removed" not in log
+
+
+def memory_of(process):
+    """Resident, in MiB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@pytest.mark.slow
+def test_an_app_server_that_is_down_for_a_minute(tmp_path, push_service):
+    """A push for every fifth of a second, and each sender's last one arrives; memory stays what it was."""
+    with Stage(tmp_path, push_service) as stage:
+
+        async def scenario():
+            alice, bob = await stage.phone("alice"), await stage.phone("bob")
+            assert (await alice.ask(CREATE)).get("type") == "result"
+            assert (await alice.ask(ENABLE)).get("type") == "result"
+            await alice.log_out()
+            before = memory_of(stage.chat)
+            await asyncio.to_thread(stage.pubsub.stop)
+            end, number = time.monotonic() + 60, 0
+            while time.monotonic() < end:
+                number += 1
+                bob.send_message("alice@mychat.com", f"Number {number}.")
+                await asyncio.sleep(0.2)
+            await bob.log_out()
+            return number, memory_of(stage.chat) - before
+
+        last, grown = asyncio.run(scenario())
+        assert grown < 20
+        started = time.monotonic()
+        stage.pubsub.start()
+        wait_for(
+            "the last push arrives", lambda: f"Number {last}." in json.dumps(push_service.requests()), 90
+        )
+        print(f"{last} messages, {grown:.1f} MiB more, {time.monotonic() - started:.1f} s after the start")
+        assert "pubsub.mypubsub.com" in stage.chat.command("push", "list")
+        log = stage.chat.log.read_text()
+        assert log.count("is not reached") == 1
+        assert "Traceback" not in log
+        assert "suspended" not in log
