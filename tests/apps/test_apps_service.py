@@ -77,7 +77,7 @@ def test_a_wrong_secret_is_no_node_to_mod_push_appserver(world):
 FORM = "https://github.com/tmolitor-stud-tu/mod_push_appserver/#v1-register-push"
 # The five ways of docs/registration.rst: how one registers, and what a publish without the right secret gets
 # from the account's own server, and from another one.
-WAYS = {
+REFUSALS = {
     "create": (None, {}, "cancel conflict precondition-not-met", "auth forbidden"),
     "p2": (P2, {"token": "T", "android-id": "D"}, "auth forbidden", "cancel item-not-found"),
     "appserver": (
@@ -97,10 +97,10 @@ WAYS = {
 
 
 @pytest.mark.parametrize("options", [{}, {"secret": ""}, {"secret": "wrong"}, {"secret": "wrong" * 5000}])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", REFUSALS)
 def test_a_wrong_secret_in_each_way(world, events, way, options):
     """Refused in that way's words, strangers alike with the right one; nothing goes out, no log has it."""
-    command, fields, own, foreign = WAYS[way]
+    command, fields, own, foreign = REFUSALS[way]
     node, right = "T" * 21, ""
     if command is not None:
         got = world.register(command, **fields)
@@ -240,6 +240,20 @@ def test_users_register_so_often_and_no_more():
     )
     world.clock.advance(60)
     world.register()
+
+
+def test_each_app_counts_registrations_by_itself():
+    """What a user does at one app takes nothing from another; what is kept of a JID is a hash."""
+    world = World(
+        (
+            AppSection("a", "fcm", p2=("a",), registrations_per_minute=1),
+            AppSection("b", "fcm", p2=("b",), registrations_per_minute=1),
+        )
+    )
+    for package in "ab":
+        by = f"{'a' * 1000}@localhost/x"
+        world.register(P2, by=by, package=package, token="T", **{"device-id": "D"})
+    assert {len(key) for key in world.apps._registrations._counts} == {64}
 
 
 def test_domains_are_allowed_by_name():

@@ -104,7 +104,8 @@ class Apps:
         domain = publisher.rpartition("@")[2]
         if app.domains and domain not in app.domains:
             raise Forbidden("not for this domain")
-        if not self._registrations.has_room(owner, app.registrations_per_minute):
+        # Counted by hash: JIDs may be long, and strangers have as many as they like.
+        if not self._registrations.has_room(hash_of(f"{app.name} {owner}"), app.registrations_per_minute):
             raise LimitReached("too many registrations; wait a minute")
         now = self._clock.seconds()
         device = Device(
