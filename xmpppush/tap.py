@@ -315,6 +315,7 @@ class Application(MultiService):
             lambda delivery: Deferred.fromCoroutine(self._unregistered(delivery)),
             trace=self.trace,
             services=(),
+            collapse=self.config.mod_push is None or self.config.mod_push.collapse,
             pools=self._elsewhere(),
         )
         self._add(queue)

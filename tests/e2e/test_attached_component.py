@@ -21,6 +21,7 @@ secret.pubsub.localhost = s3cret
 secret.pubsub.elsewhere.test = 0ther
 [mod_push]
 max_errors = 2
+collapse = no
 """
 
 APP_SERVER = """
