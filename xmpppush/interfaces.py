@@ -656,11 +656,15 @@ class IAppDevices(Interface):
     def knows(host: str, node: str, options: Mapping[str, str]) -> "bool | Deferred[bool]":
         """Is what is published there, with these options, for a device of ours, and for no node?"""
 
+    def is_renewed(delivery: Delivery) -> "bool | Deferred[bool]":
+        """Did its device register again since it was made? Then the device is not gone, whoever says so."""
+
     def unregistered(delivery: Delivery) -> "Coroutine[Deferred[Any], Any, str]":
         """
         The push service says that the device is gone (410): forget it.
 
-        Not one that registered anew, or with another token, since the delivery was made.
+        Not one that registered again since the delivery was made: where that was with another token, the
+        notification is sent to that.
 
         Returns:
             Bare JID of its owner where it was forgotten and that is known, else ``""``.

@@ -355,6 +355,7 @@ class Application(MultiService):
                 bridge,
                 self._reactor,
                 self.config.server.domains,
+                messages=self.storage.messages,
             )
         pubsub = PubSub(
             section,

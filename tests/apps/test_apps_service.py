@@ -462,3 +462,45 @@ def test_windows_count_each_key_by_itself(world):
     assert windows.has_room("a", 0)
     world.clock.advance(10)
     assert windows.has_room("a", 1)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(("token", "answer"), [("T1", "result"), ("T2", "result"), (None, "error")])
+def test_a_device_that_registered_again_is_not_said_to_be_gone(world, token, answer, cached):
+    """A server that hears item-not-found forgets the node, which may have a new token by then."""
+    got = world.register()
+    world.push_service.silent = True
+    world.send(world.a_publish(got["node"], secret=got["secret"]), by="localhost")
+    if token is not None:
+        world.clock.advance(1)
+        world.register(P2, token=token, **{"android-id": "D1"})
+    if not cached:
+        world.storage.devices._cache.clear()
+    del world.answers[:]
+    (first,) = world.push_service.firsts
+    first(DeviceUnregistered("410"))
+    assert [iq["type"] for iq in world.answers] == [answer]
+
+
+def test_what_went_to_an_old_token_goes_to_the_new_one(world):
+    """The push was accepted, and the device is not gone: it only has another token."""
+    got = world.register()
+    world.publish(got["node"], secret=got["secret"])
+    (delivery,) = world.push_service.taken
+    world.register(P2, token="T2", **{"android-id": "D1"})
+    Deferred.fromCoroutine(world.apps.unregistered(delivery))
+    _, again = world.push_service.taken
+    assert (again.path, again.body) == ("/v3/notification/T2", delivery.body)
+    assert [row.path for row in world.storage.messages.queued(0, 9).result][-1] == "/v3/notification/T2"
+    Deferred.fromCoroutine(world.apps.unregistered(again))
+    assert devices(world) == []
+
+
+@pytest.mark.parametrize("token", [".", "..", "é" * 2000])
+def test_a_token_that_no_request_can_name_is_refused_at_once(world, token):
+    """Else the first publish would say so, to a server that forgets the registration for it."""
+    answer = world.command(P2, form(token=token, **{"device-id": "D"}))
+    assert condition_of(answer) == "modify bad-request"
+    values = {"FORM_TYPE": FORM, "type": "apns", "node": "D", "token": token}
+    assert condition_of(world.command("v1-register-push", form(**values))) == "modify not-acceptable"
+    assert devices(world) == []

@@ -23,7 +23,6 @@ from xmpppush.testing.federation import (
 from xmpppush.testing.processes import ServerProcess, StandIn
 from xmpppush.testing.xmppservers import PASSWORD
 
-pytest.importorskip("xmpppush.server.s2s.incoming", reason="s2s itself comes with another branch")
 pytestmark = pytest.mark.slow
 
 INI = """

@@ -186,6 +186,11 @@ def no_such_app(way: str) -> PushError:
     return NotAcceptable(_UNKNOWN_DATA) if way == APPSERVER else NodeNotFound("no such push service")
 
 
+def no_token(way: str) -> PushError:
+    """What a way answers where no push service can be asked for such a token."""
+    return NotAcceptable(_UNKNOWN_DATA) if way == APPSERVER else BadStanza("the token is none")
+
+
 def device_key(app: str, way: str, owner: str, asked: Asked) -> str:
     """Recognises a device that registers again; says nothing of who and what it is."""
     return _hash(app, way, owner, asked.device, asked.publisher)

@@ -5,6 +5,7 @@ from functools import lru_cache
 from random import Random, SystemRandom
 from types import MappingProxyType
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -26,6 +27,7 @@ from xmpppush.apps.rules import (
     device_key,
     hash_of,
     no_such_app,
+    no_token,
     node_of,
     options_of,
     owner_of,
@@ -34,13 +36,14 @@ from xmpppush.apps.rules import (
 )
 from xmpppush.config.sections import AppSection
 from xmpppush.errors import BadStanza, Forbidden, LimitReached, NodeNotFound, PushError, TryLater
-from xmpppush.interfaces import IAppDevices, IDeviceStore, IPushService
+from xmpppush.interfaces import IAppDevices, IDeviceStore, IMessageStore, IPushService
 from xmpppush.jids import JID
 from xmpppush.model import Delivery, Device, Notification, Publish, Route
 
 MINUTE = 60.0
 DOMAIN_WINDOW = 10.0  # seconds: a burst of ten times what is allowed a second
 REMEMBERED = 65536
+_NOTHING = Notification()
 MODULE = "pushModule"  # fpush's publish option
 # A token that is the node of a publish without any option has at least as many characters at FCM and APNs.
 LEAST_TOKEN = 64
@@ -66,13 +69,19 @@ class Apps:
         clock: IReactorTime,
         domains: Collection[str] = (),
         random: Random | None = None,
+        messages: IMessageStore | None = None,
     ) -> None:
+        """
+        Args:
+            messages: Keeps what is sent again; ``None``: nothing is.
+        """
         self._apps = {section.name: section for section in sections}
         self._devices = devices
         self._push_service = push_service
         self._clock = clock
         self._domains = frozenset(domains)
         self._random = random or SystemRandom()
+        self._messages = messages
         self._registrations = Windows(MINUTE, clock)
         self._publishes = Windows(DOMAIN_WINDOW, clock)
         self._modules = any(section.push_module for section in sections)
@@ -124,6 +133,8 @@ class Apps:
             renewed=now,
             account=owner if app.keep_account else "",
         )
+        if self._path_to(device) is None:
+            raise no_token(command.way)
         registered: Device = await self._devices.put(device, app.max_devices_per_user)
         return registered
 
@@ -250,18 +261,49 @@ class Apps:
 
     async def unregistered(self, delivery: Delivery) -> str:
         """See `IAppDevices.unregistered`."""
-        if "@" not in delivery.service or len(delivery.node) != NODE_LENGTH:
+        if not _is_to_device(delivery):
             return ""
         device = self._devices.get(delivery.pubsub, delivery.node)
         if isinstance(device, Deferred):
             device = await device
-        if device is None or device.app not in self._apps or device.renewed > delivery.created:
+        path = self._path_to(device) if device is not None else None
+        if device is None or path is None:
             return ""
-        publish = Publish(device.domain, device.host, device.node, Notification())
-        try:
-            now = self._prepare(self._apps[device.app], device, publish)
-        except PushError:
+        if path != delivery.path:
+            if self._messages is not None:
+                again = evolve(delivery, id=0, path=path, attempts=0, next_try=0.0)
+                (stored,) = await self._messages.keep(None, (again,), 0)
+                self._push_service.enqueue(stored)
             return ""
-        if now.path != delivery.path or not await self._devices.remove_same(device):
+        if device.renewed > delivery.created or not await self._devices.remove_same(device):
             return ""
         return owner_of(device)
+
+    def is_renewed(self, delivery: Delivery) -> "bool | Deferred[bool]":
+        """See `IAppDevices.is_renewed`."""
+        if not _is_to_device(delivery):
+            return False
+        device = self._devices.get(delivery.pubsub, delivery.node)
+        if isinstance(device, Deferred):
+            return device.addCallback(self._is_newer, delivery)
+        return self._is_newer(device, delivery)
+
+    def _is_newer(self, device: Device | None, delivery: Delivery) -> bool:
+        if device is None:
+            return False
+        return device.renewed > delivery.created or self._path_to(device) not in (None, delivery.path)
+
+    def _path_to(self, device: Device) -> str | None:
+        """Of a request for the device as it is now; ``None`` where there can be none."""
+        app = self._apps.get(device.app)
+        if app is None:
+            return None
+        try:
+            return self._prepare(app, device, Publish(device.domain, device.host, device.node, _NOTHING)).path
+        except PushError:
+            return None
+
+
+def _is_to_device(delivery: Delivery) -> bool:
+    """Is it for a device that has a row, and not for a token that is the node itself?"""
+    return "@" in delivery.service and len(delivery.node) == NODE_LENGTH

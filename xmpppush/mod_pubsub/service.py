@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from xmpppush.config.sections import ModPubsubSection
 from xmpppush.errors import (
+    DeviceUnregistered,
     Forbidden,
     NodeIdRequired,
     NodeNotFound,
@@ -196,7 +197,21 @@ class PubSub:
             self._answer_oldest()
         elif self._timer is None:
             self._timer = self._clock.callLater(ANSWER_WITHIN, self._out_of_time)
-        self._push_service.enqueue(delivery, partial(self._first, number))
+        self._push_service.enqueue(delivery, partial(self._tried, delivery))
+
+    def _tried(self, delivery: Delivery, error: PushError | None) -> None:
+        if isinstance(error, DeviceUnregistered) and self._apps is not None:
+            # Told that the node is gone, a server would forget the device that just got a new token.
+            renewed = self._apps.is_renewed(delivery)
+            if isinstance(renewed, Deferred):
+                renewed.addErrback(lambda _: False).addCallback(self._unless, delivery.id, error)
+            else:
+                self._unless(renewed, delivery.id, error)
+        else:
+            self._first(delivery.id, error)
+
+    def _unless(self, renewed: bool, number: int, error: PushError) -> None:
+        self._first(number, None if renewed else error)
 
     def _first(self, number: int, error: PushError | None) -> None:
         _, answered = self._unanswered.pop(number, (0.0, None))

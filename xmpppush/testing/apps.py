@@ -36,11 +36,13 @@ class QuietRouter(WokkelRouter):
 
 @implementer(IPushService)
 class PushService:
-    """Prepares as the bridge does, takes everything, and says what it is told to say."""
+    """Prepares as the bridge does, takes everything, and says what it is told to say, or nothing yet."""
 
     def __init__(self) -> None:
         self.taken: list[Delivery] = []
         self.outcome: Any = None
+        self.silent = False
+        self.firsts: list[Any] = []
 
     def prepare(self, publish: Publish, created: float) -> Delivery:
         path, body = request_for(publish, "v3", ("fcm", "apns"))
@@ -49,7 +51,9 @@ class PushService:
 
     def enqueue(self, delivery: Delivery, first: Any = None) -> None:
         self.taken.append(delivery)
-        if first is not None:
+        if self.silent:
+            self.firsts.append(first)
+        elif first is not None:
             first(self.outcome)
 
 
@@ -62,7 +66,9 @@ class World:
         self.storage = memory_storage()
         self.push_service = PushService()
         service = wrap(self.push_service, self.storage.messages, self.clock)
-        self.apps = Apps(apps, self.storage.devices, service, self.clock, ["localhost"])
+        self.apps = Apps(
+            apps, self.storage.devices, service, self.clock, ["localhost"], messages=self.storage.messages
+        )
         self.pubsub = PubSub(
             ModPubsubSection(hosts=(HOST,), plugins=("push", "flat")),
             ("localhost",),
@@ -84,11 +90,15 @@ class World:
     def ask(
         self, child: str, type: str = "set", by: str = "alice@localhost/phone", to: str = HOST
     ) -> Element:
-        del self.answers[:]
-        self.router.route(_parsed(f"<iq type='{type}' id='i1' from='{by}' to='{to}'>{child}</iq>".encode()))
+        self.send(child, type, by, to)
         (answer,) = self.answers
         assert (answer["id"], answer["from"], answer["to"]) == ("i1", to, by)
         return answer
+
+    def send(self, child: str, type: str = "set", by: str = "alice@localhost/phone", to: str = HOST) -> None:
+        """Send an iq; what comes back is in `answers`."""
+        del self.answers[:]
+        self.router.route(_parsed(f"<iq type='{type}' id='i1' from='{by}' to='{to}'>{child}</iq>".encode()))
 
     def command(
         self, node: str, form: str = "", action: str = "action='execute'", session: str = "", **ask: Any
@@ -112,6 +122,10 @@ class World:
 
     def publish(self, node: str, by: str = "localhost", **options: str) -> Element:
         """Publish as servers do."""
+        return self.ask(self.a_publish(node, **options), by=by)
+
+    def a_publish(self, node: str, **options: str) -> str:
+        """The content of such a request."""
         fields = "".join(
             f"<field var='{var}'><value>{value}</value></field>" for var, value in options.items()
         )
@@ -122,15 +136,14 @@ class World:
             if options
             else ""
         )
-        return self.ask(
+        return (
             f"<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='{node}'><item>"
             "<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='form'>"
             "<field var='FORM_TYPE'><value>urn:xmpp:push:summary</value></field>"
             "<field var='message-count'><value>2</value></field>"
             "<field var='last-message-sender'><value>bob@localhost</value></field>"
             "<field var='last-message-body'><value>Hi</value></field></x>"
-            f"</notification></item></publish>{form_xml}</pubsub>",
-            by=by,
+            f"</notification></item></publish>{form_xml}</pubsub>"
         )
 
 
